@@ -1,0 +1,3 @@
+"""jst-bridge: Taobao's Jushita messages, landed in your database exactly once."""
+
+__version__ = "0.1.0"
