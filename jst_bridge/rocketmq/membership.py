@@ -1,0 +1,120 @@
+"""Belonging to a consumer group: heartbeats, the member list, leaving (reference 2.2, 2.3, 2.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from ..errors import CredentialsRefused, DecodeError, SourceError
+from .client import Client
+from .codes import Request, Response
+from .connection import Connection
+from .loosejson import decode_json
+from .subscription import Subscription
+
+__all__ = ["CONSUME_FROM", "Membership"]
+
+log = logging.getLogger(__name__)
+
+CONSUME_FROM: Final = {
+    "first": "CONSUME_FROM_FIRST_OFFSET",
+    "last": "CONSUME_FROM_LAST_OFFSET",
+    "time": "CONSUME_FROM_TIMESTAMP",
+}
+
+
+class Membership:
+    """One client's place in one consumer group, on every broker it knows."""
+
+    def __init__(
+        self, client: Client, group: str, subscriptions: Iterable[Subscription], consume_from: str
+    ) -> None:
+        self._client = client
+        self._group = group
+        self._subscriptions = list(subscriptions)
+        self._consume_from = CONSUME_FROM[consume_from]
+        client.on_broker_connected = self.announce
+
+    def _heartbeat(self) -> bytes:
+        return msgspec.json.encode(
+            {
+                "clientID": self._client.client_id,
+                "consumerDataSet": [
+                    {
+                        "consumeFromWhere": self._consume_from,
+                        "consumeType": "CONSUME_PASSIVELY",
+                        "groupName": self._group,
+                        "messageModel": "CLUSTERING",
+                        "subscriptionDataSet": [entry.as_heartbeat() for entry in self._subscriptions],
+                        "unitMode": False,
+                    }
+                ],
+                "producerDataSet": [],
+            }
+        )
+
+    async def announce(self, connection: Connection) -> None:
+        """The heartbeat on a new connection, before anything else goes over it: else pulls answer 24."""
+        await self._client.call(connection.address, Request.HEART_BEAT, {}, self._heartbeat(), on=connection)
+
+    async def heartbeat(self) -> dict[str, SourceError]:
+        """Tell every known broker that this member lives. Returns the failures by address, empty when all is well."""
+        body = self._heartbeat()
+
+        async def beat(address: str) -> tuple[str, SourceError | None]:
+            try:
+                if not self._client.connected(address):
+                    await self._client.connection(address)  # announces itself
+                else:
+                    await self._client.call(address, Request.HEART_BEAT, {}, body)
+            except SourceError as error:
+                return address, error
+            return address, None
+
+        outcomes = await asyncio.gather(*(beat(address) for address in self._client.addresses()))
+        return {address: error for address, error in outcomes if error is not None}
+
+    async def members(self, brokers: Iterable[str]) -> set[str] | None:
+        """Client ids of the group, from the first of these brokers that answers; None when none could say.
+
+        A set: after a silent connection a broker lists the same client twice.
+        """
+        for broker in brokers:
+            try:
+                frame = await self._client.call(
+                    self._client.master(broker),
+                    Request.GET_CONSUMER_LIST_BY_GROUP,
+                    {"consumerGroup": self._group},
+                    accept=(Response.SUCCESS, Response.SYSTEM_ERROR),
+                )
+                if frame.code == Response.SUCCESS:
+                    return {str(member) for member in decode_json(frame.body)["consumerIdList"]}
+                log.debug("broker %s lists no member of %s: %s", broker, self._group, frame.remark)
+            except CredentialsRefused:
+                raise
+            except (SourceError, DecodeError) as error:
+                log.warning("broker %s did not list the members of %s: %s", broker, self._group, error)
+            except (KeyError, TypeError):
+                log.warning("broker %s answered a member list without consumerIdList", broker)
+        return None
+
+    async def leave(self) -> None:
+        """Unregister from every broker that is connected, so that the others take over at once."""
+
+        async def unregister(address: str) -> None:
+            try:
+                await self._client.call(
+                    address,
+                    Request.UNREGISTER_CLIENT,
+                    {"clientID": self._client.client_id, "consumerGroup": self._group},
+                )
+            except SourceError as error:
+                # The broker notices the closed socket anyway.
+                log.debug("unregistering at %s failed: %s", address, error)
+
+        connected = [address for address in self._client.addresses() if self._client.connected(address)]
+        await asyncio.gather(*(unregister(address) for address in connected))
