@@ -1,0 +1,1 @@
+"""How the bridge tells people and programs what it does: logging, progress, summary."""

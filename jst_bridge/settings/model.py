@@ -1,0 +1,165 @@
+"""The tables of jst-bridge.toml as frozen values."""
+
+from __future__ import annotations
+
+import re
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+
+from jst_bridge.settings import values
+
+__all__ = ["App", "RocketmqSource", "Run", "Settings", "Store", "Table"]
+
+
+class Table(BaseModel):
+    """One table: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class App(Table):
+    """[app]: the app (ISV) at the Taobao Open Platform. Without a secret, requests are not signed."""
+
+    key: Annotated[str, BeforeValidator(values.app_key)] = Field(examples=["12345678"])
+    secret: SecretStr | None = Field(default=None, min_length=1)
+    secret_file: Path | None = None
+    """Where `secret` was read from, when it was."""
+    gateway: Annotated[str, AfterValidator(values.gateway)] = "https://eco.taobao.com/router/rest"
+
+
+class Store(Table):
+    """[store]: the database everything lands in."""
+
+    url: Annotated[str, AfterValidator(values.store_url)] = Field(
+        default="sqlite:///jst-bridge.db", repr=False
+    )
+    keep_messages: Annotated[timedelta, BeforeValidator(values.keep)] = timedelta(days=30)
+
+    @property
+    def shown_url(self) -> str:
+        """`url` without its password."""
+        return re.sub(r"(://[^/:@]*):.*@", r"\1:***@", self.url)
+
+
+class Run(Table):
+    """[run]: how the process works and talks."""
+
+    stop_deadline: float = Field(default=10, gt=0, le=3600)
+    """Seconds a stop waits for the landing in flight."""
+    max_batch_messages: int = Field(default=2000, ge=1, le=10_000)
+    """Messages in one transaction at most."""
+    max_batch_bytes: Annotated[int, BeforeValidator(values.size)] = Field(
+        default=4 << 20, ge=64 << 10, le=64 << 20
+    )
+    """Bytes of bodies in one transaction at most; a single larger message still lands."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "text"] = "auto"
+
+
+class RocketmqSource(Table):
+    """[[source]] of type rocketmq: one system topic read by one consumer group in clustering mode."""
+
+    type: Literal["rocketmq"] = Field(examples=["rocketmq"])
+    name: Annotated[str, AfterValidator(values.source_name)] = "rocketmq"
+    """Part of every stored row: do not change it later."""
+    name_servers: Annotated[
+        tuple[Annotated[str, AfterValidator(values.address)], ...],
+        BeforeValidator(values.name_servers),
+        Field(min_length=1),
+    ] = Field(examples=[["127.0.0.1:9876"]])
+    """host:port each, an IPv6 address in brackets."""
+    group: Annotated[str, values.rocketmq_name(120)] = Field(examples=["GID_bridge"])
+    system_topic: Annotated[str, values.rocketmq_name(127)] | None = None
+    """Never None in loaded settings: rmq_sys_jst_<app.key> by default."""
+    tags: Annotated[str, AfterValidator(values.tags)] = "*"
+    """Normalised: "*", or "A || B"."""
+    start_from: Annotated[Literal["first", "last"] | datetime, BeforeValidator(values.start_from)] = "first"
+    """Where a group without a committed offset begins; a time is aware."""
+    channel: str = Field(default="CLOUD", pattern=r"^[A-Za-z0-9_-]{0,64}$")
+    """OnsChannel of signed requests; '' sends none."""
+    mode: Literal["clustering"] = "clustering"
+
+
+class Settings(Table):
+    """Everything the configuration says."""
+
+    app: App
+    store: Store = Store()
+    run: Run = Run()
+    source: tuple[RocketmqSource, ...] = ()
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path | None:
+        """The configuration file, None when the environment said everything."""
+        return self._file
+
+    @field_validator("source")
+    @classmethod
+    def _complete(
+        cls, sources: tuple[RocketmqSource, ...], info: ValidationInfo
+    ) -> tuple[RocketmqSource, ...]:
+        names = [source.name for source in sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"more than one source is named {', '.join(twice)}; give each its own name")
+        app = info.data.get("app")
+        topic = f"rmq_sys_jst_{app.key}" if app is not None else None
+        return tuple(s if s.system_topic else s.model_copy(update={"system_topic": topic}) for s in sources)
+
+    def warnings(self) -> list[str]:
+        """What can be used as written but is probably not meant. For `jst-bridge check`; no secrets."""
+        found = [warning for source in self.source for warning in _doubts(source, self.app)]
+        if not self.source:
+            found.append("source: there is none, so `run` has nothing to consume; add a [[source]]")
+        if self.app.secret is None:
+            found.append(
+                "app.secret: there is none, so requests are not signed, and Jushita refuses unsigned ones"
+            )
+        elif self.app.secret.get_secret_value() != self.app.secret.get_secret_value().strip():
+            found.append("app.secret: begins or ends with white space; signatures are made with it")
+        holder = self.app.secret_file or (self._file if self.app.secret is not None else None)
+        if holder is not None and _readable_by_all(holder):
+            found.append(f"app.secret: everyone on this host can read {holder}; run chmod 600 {holder}")
+        groups = [(source.group, frozenset(source.name_servers)) for source in self.source]
+        for source, group in zip(self.source, groups, strict=True):
+            if groups.count(group) > 1:
+                found.append(
+                    f"source {source.name}: shares group {source.group} with another; give each its own"
+                )
+        return found
+
+
+def _doubts(source: RocketmqSource, app: App) -> list[str]:
+    found = []
+    if source.start_from == "last":
+        found.append(
+            f'source {source.name}: start_from = "last" skips what waits at the broker at the first start'
+        )
+    elif isinstance(source.start_from, datetime) and source.start_from > datetime.now(UTC):
+        found.append(f"source {source.name}: start_from lies in the future; messages before it are skipped")
+    prefix, topic = "rmq_sys_jst_", source.system_topic or ""
+    if topic.startswith(prefix) and topic != prefix + app.key:
+        found.append(f"source {source.name}: system_topic {topic} belongs to another app than {app.key}")
+    return found
+
+
+def _readable_by_all(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False

@@ -1,0 +1,147 @@
+"""How single values are written in the configuration: checked, and turned into what the program uses.
+
+Every function raises ValueError with a sentence that continues "this key ..." and says what to write instead.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from datetime import date, datetime, timedelta, timezone
+
+from pydantic import AfterValidator
+
+BEIJING = timezone(timedelta(hours=8), "Beijing")
+"""China has had one zone and no daylight saving since 1991: a fixed offset needs no time zone data."""
+
+_MIN_KEEP = timedelta(days=7)
+_SPAN = re.compile(r"(\d{1,9})\s*([smhdw])")
+_SPAN_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
+
+
+def span(text: str) -> timedelta:
+    """A length of time as people write it: 30s, 15m, 2h, 30d, 4w. Raises ValueError."""
+    match = _SPAN.fullmatch(text.strip().lower())
+    if match is None:
+        raise ValueError("must be a number and a unit (s, m, h, d or w), such as 30d")
+    try:
+        return timedelta(**{_SPAN_UNITS[match[2]]: int(match[1])})
+    except OverflowError:
+        raise ValueError("is longer than a calendar can hold; write fewer days") from None
+
+
+def instant(text: str) -> datetime:
+    """An ISO 8601 time, aware; without a zone it is Beijing time. Raises ValueError."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(
+            "must be an ISO 8601 time, such as 2026-01-31T08:00 (Beijing) or 2026-01-31T00:00Z"
+        ) from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=BEIJING)
+
+
+def app_key(value: object) -> object:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str) and not re.fullmatch(r"[0-9]{1,32}", text):
+        raise ValueError('must be the digits of the app key, such as key = "12345678"')
+    return text
+
+
+def gateway(url: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+        raise ValueError(
+            "must be an http or https URL without a query, such as https://eco.taobao.com/router/rest"
+        )
+    return url
+
+
+def store_url(url: str) -> str:
+    if not url.startswith("sqlite://"):
+        raise ValueError("must begin with sqlite:/// : this version stores in SQLite only")
+    if not re.fullmatch(r"sqlite:///[^?]*[^?/]", url) or url.endswith("/:memory:"):
+        raise ValueError("must name a file and nothing else, such as sqlite:///jst-bridge.db")
+    return url
+
+
+def keep(value: object) -> object:
+    length = span(value) if isinstance(value, str) else value
+    if isinstance(length, int | float):
+        raise ValueError('needs a unit, such as "30d"')  # noqa: TRY004 pydantic turns only ValueError into a problem
+    if isinstance(length, timedelta) and length < _MIN_KEEP:
+        raise ValueError("must be at least 7d: the broker may deliver a message again for days")
+    return length
+
+
+def size(value: object) -> object:
+    match = re.fullmatch(r"\s*(\d{1,12})\s*(KiB|MiB)\s*", value) if isinstance(value, str) else None
+    return int(match[1]) << {"KiB": 10, "MiB": 20}[match[2]] if match else value
+
+
+def name_servers(value: object) -> object:
+    """RocketMQ itself writes several servers as one text with semicolons; a variable has no other way."""
+    return (
+        [part.strip() for part in re.split("[;,]", value) if part.strip()]
+        if isinstance(value, str)
+        else value
+    )
+
+
+def address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if "//" in text:
+        raise ValueError("must be host:port, without http://")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise ValueError("must be host:port with a port from 1 to 65535, such as 127.0.0.1:9876")
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            raise ValueError("has no IPv6 address within the brackets; write it like [::1]:9876") from None
+    elif ":" in host:
+        raise ValueError("must have its IPv6 address in brackets, like [::1]:9876")
+    elif not _HOST.fullmatch(host):
+        raise ValueError("must begin with a host name or an address, such as mq.example.com:9876")
+    return text
+
+
+def rocketmq_name(longest: int) -> AfterValidator:
+    def check(name: str) -> str:
+        if not re.fullmatch(r"[%|A-Za-z0-9_-]+", name):
+            raise ValueError("may hold letters, digits and % | _ - only, and not be empty (RocketMQ's rule)")
+        if len(name) > longest:
+            raise ValueError(f"must be at most {longest} characters long (RocketMQ's rule)")
+        return name
+
+    return AfterValidator(check)
+
+
+def tags(expression: str) -> str:
+    single = [tag.strip() for tag in expression.split("||")]
+    if single == ["*"]:
+        return "*"
+    if not all(re.fullmatch(r"[^\s|*]+", tag) for tag in single):
+        raise ValueError(
+            'must be "*" or message types joined by ||, such as "taobao_trade_TradeBuyerPay || B"'
+        )
+    return " || ".join(single)
+
+
+def start_from(value: object) -> object:
+    if isinstance(value, datetime):
+        return value if value.tzinfo is not None else value.replace(tzinfo=BEIJING)
+    if isinstance(value, str) and value in ("first", "last"):
+        return value
+    if isinstance(value, str | date):
+        try:
+            return instant(str(value))
+        except ValueError as error:
+            raise ValueError(f'must be "first", "last" or a time: {error}') from None
+    raise ValueError('must be "first", "last" or an ISO 8601 time')
+
+
+def source_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+        raise ValueError("must be 1 to 64 letters, digits, _ . or -")
+    return name
