@@ -1,0 +1,211 @@
+"""The loop of the bridge: receive, decode, land, and only then settle.
+
+    source ──batches──▶ decode ──▶ store.land ──commit──▶ source.settle
+                          └─undecodable──▶ dead letter (same transaction)
+
+Decoding and landing run in one worker thread, the sources on the event loop: while one transaction commits, the
+next batches gather, so that a lone message lands at once and a flood lands in large transactions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from .errors import StoreUnavailable, UndecodableError
+from .ports import Batch, DeadLetter, Delivery, Landed, Landing, Message, Position, QueueKey, Source, Store
+from .worker import Worker
+
+__all__ = ["Bridge", "BridgeSettings", "Decode"]
+
+log = logging.getLogger(__name__)
+
+RETRY_FIRST: Final = 0.1
+RETRY_LAST: Final = 5.0
+"""Seconds between tries while the store is down."""
+
+
+class Decode(Protocol):
+    """Types one delivery. Raises UndecodableError and nothing else."""
+
+    def decode(self, delivery: Delivery) -> Message: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeSettings:
+    """Times in seconds."""
+
+    stop_deadline: float = 10.0
+    """How long a stop waits for the landing in flight."""
+    leave_after: float = 60.0
+    """How long the store may be down before the group is left to healthy members."""
+
+
+class Bridge:
+    """Serves its sources into one store until it is told to stop, or one of them fails."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        decoders: Mapping[str, Decode],
+        store: Store,
+        worker: Worker,
+        settings: BridgeSettings | None = None,
+    ) -> None:
+        self.total = Landed()
+        """What was landed so far; grows while the bridge runs."""
+        self.store_down_since: float | None = None
+        """time.monotonic() of the first failure, None while the store is well."""
+        self._sources = sources
+        self._decoders = decoders
+        self._store = store
+        self._worker = worker
+        self._settings = settings or BridgeSettings()
+        self.interrupted = False
+        """Whether it was a signal that asked it to stop."""
+        self._stopping = asyncio.Event()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def interrupt(self) -> None:
+        """Stop, because somebody outside asked for it."""
+        self.interrupted = True
+        self.stop()
+
+    def stop(self) -> None:
+        """Ask it to stop: no more fetching, what is being landed is finished and committed. Returns at once."""
+        self._stopping.set()
+        for source in self._sources:
+            source.quiesce()
+
+    async def run(self) -> Landed:
+        """Serve until `stop`. Raises what ended a source or the store. Either way every source is stopped first."""
+        try:
+            for source in self._sources:
+                await source.start()
+            await self._serve_all()
+        finally:
+            self.stop()
+            await asyncio.gather(*(source.stop() for source in self._sources))
+        return self.total
+
+    async def _serve_all(self) -> None:
+        serving = [
+            asyncio.create_task(self._serve(source), name=f"serve {source.name}") for source in self._sources
+        ]
+        stop = asyncio.create_task(self._stopping.wait(), name="wait for stop")
+        try:
+            await asyncio.wait([*serving, stop], return_when=asyncio.FIRST_COMPLETED)
+            self.stop()
+            _, late = await asyncio.wait(serving, timeout=self._settings.stop_deadline)
+            if late:
+                log.warning(
+                    "the landing in flight did not end within %g s: it is not committed and will come again",
+                    self._settings.stop_deadline,
+                )
+        finally:
+            for task in (*serving, stop):
+                task.cancel()
+            outcomes = await asyncio.gather(*serving, stop, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _serve(self, source: Source) -> None:
+        decoder = self._decoders[source.name]
+        while batches := await source.receive():
+            landing = await self._worker.call(lambda: compose(decoder, batches))
+            if await self._land(source, landing):
+                source.settle(batches)
+
+    async def _land(self, source: Source, landing: Landing) -> bool:
+        """Land until it is durable. False: it is, but the group was left meanwhile, so there is nothing to settle."""
+        left_group = False
+        pause = RETRY_FIRST
+        while True:
+            try:
+                landed = await self._worker.call(lambda: self._store.land(landing))
+            except StoreUnavailable as error:
+                down = self._store_failed(error)
+                if down > self._settings.leave_after and not left_group:
+                    log.error(
+                        "the store is down for %.0f s: source %s leaves its consumer group until it is back",
+                        down, source.name,
+                    )  # fmt: skip
+                    await source.stop()
+                    left_group = True
+                await self._pause(pause * random.uniform(0.7, 1.0))
+                pause = min(RETRY_LAST, pause * 2)
+            else:
+                self._store_is_well()
+                self._count(source, landing, landed)
+                if left_group and not self._stopping.is_set():
+                    await source.start()
+                return not left_group
+
+    def _count(self, source: Source, landing: Landing, landed: Landed) -> None:
+        self.total.add(landed)
+        for gap in landing.gaps:
+            log.error(
+                "gap: offsets %d to %d of queue %d of %s on %s were never landed: %s",
+                gap.first, gap.last, gap.queue.queue_id, gap.queue.system_topic, gap.queue.broker, gap.reason,
+            )  # fmt: skip
+        for letter in landing.dead_letters:
+            log.warning(
+                "dead letter from source %s: %s (%s), transport id %s, tag %s",
+                source.name, letter.reason, letter.detail, letter.delivery.transport_id, letter.delivery.tag,
+            )  # fmt: skip
+
+    def _store_failed(self, error: StoreUnavailable) -> float:
+        """Say it once; return the seconds it lasts."""
+        now = time.monotonic()
+        if self.store_down_since is None:
+            self.store_down_since = now
+            log.error("the store is down, nothing is settled until it is back: %s (%s)", error, error.remedy)
+        return now - self.store_down_since
+
+    def _store_is_well(self) -> None:
+        if self.store_down_since is not None:
+            log.warning("the store is back after %.1f s", time.monotonic() - self.store_down_since)
+            self.store_down_since = None
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def compose(decoder: Decode, batches: Sequence[Batch]) -> Landing:
+    """Decode batches into what is landed in one transaction. Nothing a message holds can make it fail."""
+    messages: list[Message] = []
+    dead_letters: list[DeadLetter] = []
+    decode: Callable[[Delivery], Message] = decoder.decode
+    for batch in batches:
+        for delivery in batch.deliveries:
+            try:
+                messages.append(decode(delivery))
+            except UndecodableError as error:
+                dead_letters.append(DeadLetter(batch.queue, delivery, error.reason, str(error)))
+            except Exception as error:
+                log.exception(
+                    "defect: decoding failed in a way it must not, transport id %s", delivery.transport_id
+                )
+                dead_letters.append(DeadLetter(batch.queue, delivery, "decode_failed", repr(error)))
+    return Landing(
+        messages, dead_letters, _positions(batches), [gap for batch in batches for gap in batch.gaps]
+    )
+
+
+def _positions(batches: Sequence[Batch]) -> list[Position]:
+    """The last word on each queue; that it was moved back on the way stays known."""
+    positions: dict[QueueKey, Position] = {}
+    for batch in batches:
+        before = positions.get(batch.queue)
+        rewound = batch.rewound or (before is not None and before.rewound)
+        positions[batch.queue] = Position(batch.queue, batch.position, rewound)
+    return list(positions.values())

@@ -1,0 +1,154 @@
+"""Looking from outside: how far the group is, and whether every hop to the messages works.
+
+Nothing here joins a consumer group or moves an offset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from .errors import DecodeError, JstBridgeError, SourceError, TopicNotFound
+from .ports import QueueKey
+from .rocketmq import Client, ConsumerSettings, MessageQueue
+from .rocketmq.codes import Request, Response
+from .rocketmq.loosejson import decode_json
+from .rocketmq.offsets import committed_offset, max_offset
+
+__all__ = ["Hop", "QueueLag", "hops", "lags"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLag:
+    """One queue: where it ends, what the group committed, what the store holds. Offsets; None is unknown."""
+
+    source: str
+    system_topic: str
+    broker: str
+    queue_id: int
+    end: int
+    committed: int | None
+    position: int | None
+
+    @property
+    def lag(self) -> int:
+        """Messages that wait: with no committed offset, all of them."""
+        return max(0, self.end - (self.committed or 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One step on the way to the messages, tried."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    exit_code: int = 0
+
+    @classmethod
+    def failed(cls, name: str, error: JstBridgeError, remedy: str = "") -> Hop:
+        return cls(name, False, str(error), error.remedy or remedy, error.exit_code)
+
+
+async def lags(source: str, settings: ConsumerSettings, positions: Mapping[QueueKey, int]) -> list[QueueLag]:
+    """Every queue of the system topic, and of the group's retry topic when there is one. Raises SourceError."""
+    client = Client(settings.client)
+    try:
+        queues: list[MessageQueue] = []
+        for topic in settings.subscriptions:
+            queues += (await client.fetch_route(topic)).read_queues()
+        with contextlib.suppress(TopicNotFound):  # nobody ever sent a message back
+            queues += (await client.fetch_route(f"%RETRY%{settings.group}")).read_queues()
+
+        async def look(queue: MessageQueue) -> QueueLag:
+            end, committed = await asyncio.gather(
+                max_offset(client, queue), committed_offset(client, settings.group, queue)
+            )
+            key = QueueKey(source, settings.group, "", queue.broker, queue.topic, queue.queue_id)
+            return QueueLag(
+                source, queue.topic, queue.broker, queue.queue_id, end, committed, positions.get(key)
+            )
+
+        return list(await asyncio.gather(*(look(queue) for queue in queues)))
+    finally:
+        await client.close()
+
+
+async def hops(source: str, settings: ConsumerSettings) -> AsyncIterator[Hop]:
+    """Name servers, topic, then each broker of its route with credentials and group, in that order."""
+    client = Client(settings.client)
+    try:
+        reached = False
+        for server in settings.client.name_servers:
+            hop = await _name_server(client, source, server)
+            reached = reached or hop.ok
+            yield hop
+        if not reached:
+            return
+        for topic in settings.subscriptions:
+            name = f"{source}: topic {topic}"
+            try:
+                route = await client.fetch_route(topic)
+            except (SourceError, DecodeError) as error:
+                yield Hop.failed(name, error)
+                continue
+            queues = route.read_queues()
+            yield Hop(name, True, f"{len(queues)} queues on {', '.join(sorted(route.brokers))}")
+            for broker in sorted({queue.broker for queue in queues}):
+                first = next(queue for queue in queues if queue.broker == broker)
+                async for hop in _broker(client, source, settings.group, first):
+                    yield hop
+    finally:
+        await client.close()
+
+
+async def _name_server(client: Client, source: str, server: str) -> Hop:
+    name = f"{source}: name server {server}"
+    try:
+        await client.call(server, Request.GET_BROKER_CLUSTER_INFO, {})
+    except SourceError as error:
+        return Hop.failed(
+            name,
+            error,
+            "check name_servers, that it runs, and that this host may reach it (security group, VPC)",
+        )
+    return Hop(name, True, "answers")
+
+
+async def _broker(client: Client, source: str, group: str, queue: MessageQueue) -> AsyncIterator[Hop]:
+    address = client.master(queue.broker)
+    name = f"{source}: broker {queue.broker} at {address}"
+    try:
+        await client.connection(address)
+    except SourceError as error:
+        yield Hop.failed(
+            name,
+            error,
+            "the name server advertises this address: make it reachable (brokerIP1, security group, VPC)",
+        )
+        return
+    yield Hop(name, True, "accepts connections")
+    name = f"{source}: group {group} on {queue.broker}"
+    try:
+        committed = await committed_offset(client, group, queue)
+        end = await max_offset(client, queue)
+        members = await client.call(
+            address,
+            Request.GET_CONSUMER_LIST_BY_GROUP,
+            {"consumerGroup": group},
+            accept=(Response.SUCCESS, Response.SYSTEM_ERROR),
+        )
+    except (SourceError, DecodeError) as error:
+        yield Hop.failed(name, error)
+        return
+    online = len(set(decode_json(members.body)["consumerIdList"])) if members.code == Response.SUCCESS else 0
+    signed = "requests are accepted" if client.settings.credentials else "unsigned requests are accepted"
+    where = (
+        "nothing committed yet"
+        if committed is None
+        else f"committed {committed} of {end} on queue {queue.queue_id}"
+    )
+    yield Hop(name, True, f"{signed}; {online} members online; {where}")

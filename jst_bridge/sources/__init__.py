@@ -1,0 +1,1 @@
+"""Sources: where deliveries come from. Each module holds one kind."""

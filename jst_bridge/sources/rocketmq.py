@@ -1,0 +1,131 @@
+"""A RocketMQ system topic as a source: pulled batches become batches of deliveries, settled through the group."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from ..errors import ConfigurationError
+from ..ports import Batch, Delivery, Gap, QueueKey
+from ..rocketmq import Consumer, ConsumerSettings, MessageExt, MessageQueue, PulledBatch, QueueProgress
+
+__all__ = ["LandingLimits", "RocketmqSource"]
+
+log = logging.getLogger(__name__)
+
+PositionOf = Callable[[QueueKey], Awaitable[int | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class LandingLimits:
+    """How much goes into one transaction at most."""
+
+    messages: int = 2000
+    size: int = 4 * 1024 * 1024
+    """Bytes of bodies."""
+
+
+class RocketmqSource:
+    """One consumer group's share of a system topic, and of the retry topic behind it."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: ConsumerSettings,
+        limits: LandingLimits,
+        position_of: PositionOf,
+        *,
+        shared: bool,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self._limits = limits
+        self._position_of = position_of
+        self._shared = shared
+        """The store is the one store of all members: its position may correct the broker's offset."""
+        self._consumer: Consumer | None = None
+
+    async def start(self) -> None:
+        """Join the group with a new consumer. Raises SourceError."""
+        consumer = Consumer(self.settings)
+        consumer.adjust_start = self._compare_with_position
+        self._consumer = consumer
+        await consumer.start()
+
+    async def receive(self) -> list[Batch]:
+        pulled = await self._running.receive(max_messages=self._limits.messages, max_bytes=self._limits.size)
+        return [self._batch(batch) for batch in pulled]
+
+    def settle(self, batches: Sequence[Batch]) -> None:
+        self._running.settle(batch.receipt for batch in batches)
+
+    async def commit(self) -> None:
+        await self._running.commit()
+
+    def quiesce(self) -> None:
+        if self._consumer is not None:
+            self._consumer.quiesce()
+
+    async def stop(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    def progress(self) -> list[QueueProgress]:
+        """The queues this process reads now; empty while it is not in the group."""
+        return self._consumer.progress() if self._consumer is not None else []
+
+    @property
+    def _running(self) -> Consumer:
+        if self._consumer is None:
+            raise ConfigurationError(f"source {self.name} was not started")
+        return self._consumer
+
+    def _key(self, queue: MessageQueue) -> QueueKey:
+        return QueueKey(self.name, self.settings.group, "", queue.broker, queue.topic, queue.queue_id)
+
+    def _batch(self, pulled: PulledBatch) -> Batch:
+        key = self._key(pulled.queue)
+        return Batch(
+            queue=key,
+            deliveries=[_delivery(message) for message in pulled.messages],
+            position=pulled.next_offset,
+            size=pulled.size,
+            rewound=pulled.rewound,
+            gaps=tuple(Gap(key, hole.first, hole.last, hole.reason) for hole in pulled.holes),
+            receipt=pulled,
+        )
+
+    async def _compare_with_position(self, queue: MessageQueue, offset: int) -> int:
+        """Where to start, given where the broker says the group is (design, section 3: positions)."""
+        position = await self._position_of(self._key(queue))
+        if position is None or position >= offset:
+            return offset  # what comes again is absorbed
+        if self._shared:
+            log.warning(
+                "%s: the group has committed %d, the store has landed up to %d: starting at %d",
+                queue, offset, position, position,
+            )  # fmt: skip
+            return position
+        explained = self.settings.subscriptions.get(queue.topic, "*") != "*"
+        log.log(
+            logging.INFO if explained else logging.WARNING,
+            "%s: the group has committed %d, this store has landed up to %d. Fine when another host's store "
+            "has the rest, or tags filtered it out; after restoring the store from a copy it is not",
+            queue, offset, position,
+        )  # fmt: skip
+        return offset
+
+
+def _delivery(message: MessageExt) -> Delivery:
+    return Delivery(
+        message.body,
+        message.tag,
+        message.keys,
+        message.offset_message_id,
+        message.origin_message_id,
+        message.queue_offset,
+        message.born_timestamp,
+        message.reconsume_times,
+        message.fault,
+    )
