@@ -61,7 +61,7 @@ async def run(
                 {source.name: Decoder(source.name, settings.app.key) for source in sources},
                 store,
                 worker,
-                BridgeSettings(stop_deadline=settings.run.stop_deadline),
+                BridgeSettings(settings.run.stop_deadline, settings.run.leave_after),
             )
             if report is not None:
                 report.watch(lambda: _snapshot(bridge, sources))

@@ -41,11 +41,10 @@ def _describe(settings: Settings) -> None:
     facts = [
         ("configuration", str(settings.file or "environment")),
         ("app", f"{app.key}, requests {signing}"),
-        ("gateway", app.gateway),
         ("store", store.shown_url),
-        ("keeps messages", f"{store.keep_messages.days} days"),
         ("transaction", f"{run.max_batch_messages:,} messages or {run.max_batch_bytes:,} bytes at most"),
         ("stop deadline", f"{run.stop_deadline:g} s"),
+        ("leaves its group", f"when the store is down for {run.leave_after:g} s"),
         ("logs", f"{run.log_level}, {run.log_format}"),
     ]
     console = output.console()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,7 +38,6 @@ class App(Table):
     secret: SecretStr | None = Field(default=None, min_length=1)
     secret_file: Path | None = None
     """Where `secret` was read from, when it was."""
-    gateway: Annotated[str, AfterValidator(values.gateway)] = "https://eco.taobao.com/router/rest"
 
 
 class Store(Table):
@@ -47,7 +46,6 @@ class Store(Table):
     url: Annotated[str, AfterValidator(values.store_url)] = Field(
         default="sqlite:///jst-bridge.db", repr=False
     )
-    keep_messages: Annotated[timedelta, BeforeValidator(values.keep)] = timedelta(days=30)
 
     @property
     def shown_url(self) -> str:
@@ -60,6 +58,8 @@ class Run(Table):
 
     stop_deadline: float = Field(default=10, gt=0, le=3600)
     """Seconds a stop waits for the landing in flight."""
+    leave_after: float = Field(default=60, gt=0, le=86_400)
+    """Seconds the store may be down before the consumer groups are left to other members."""
     max_batch_messages: int = Field(default=2000, ge=1, le=10_000)
     """Messages in one transaction at most."""
     max_batch_bytes: Annotated[int, BeforeValidator(values.size)] = Field(

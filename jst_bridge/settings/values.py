@@ -14,7 +14,6 @@ from pydantic import AfterValidator
 BEIJING = timezone(timedelta(hours=8), "Beijing")
 """China has had one zone and no daylight saving since 1991: a fixed offset needs no time zone data."""
 
-_MIN_KEEP = timedelta(days=7)
 _SPAN = re.compile(r"(\d{1,9})\s*([smhdw])")
 _SPAN_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
@@ -49,29 +48,12 @@ def app_key(value: object) -> object:
     return text
 
 
-def gateway(url: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
-        raise ValueError(
-            "must be an http or https URL without a query, such as https://eco.taobao.com/router/rest"
-        )
-    return url
-
-
 def store_url(url: str) -> str:
     if not url.startswith("sqlite://"):
         raise ValueError("must begin with sqlite:/// : this version stores in SQLite only")
     if not re.fullmatch(r"sqlite:///[^?]*[^?/]", url) or url.endswith("/:memory:"):
         raise ValueError("must name a file and nothing else, such as sqlite:///jst-bridge.db")
     return url
-
-
-def keep(value: object) -> object:
-    length = span(value) if isinstance(value, str) else value
-    if isinstance(length, int | float):
-        raise ValueError('needs a unit, such as "30d"')  # noqa: TRY004 pydantic turns only ValueError into a problem
-    if isinstance(length, timedelta) and length < _MIN_KEEP:
-        raise ValueError("must be at least 7d: the broker may deliver a message again for days")
-    return length
 
 
 def size(value: object) -> object:

@@ -144,7 +144,7 @@ class TestCheck:
         assert max(map(len, done.stdout.splitlines())) <= 80
         for expected in (
             "12345678, requests signed with the secret of app.secret",
-            "30 days",
+            "store is down for 60 s",
             "source jushita",
             "mq1:9876, mq2:9876",
             "GID_bridge",

@@ -46,8 +46,6 @@ def test_the_minimal_file_gets_the_documented_defaults(tmp_path: Path) -> None:
         "clustering",
     )
     assert settings.app.secret is None
-    assert settings.app.gateway == "https://eco.taobao.com/router/rest"
-    assert settings.store.keep_messages == timedelta(days=30)
     run = settings.run
     assert (run.stop_deadline, run.max_batch_messages, run.max_batch_bytes) == (10, 2000, 4 << 20)
     assert (run.log_level, run.log_format) == ("info", "auto")
@@ -62,7 +60,6 @@ def test_the_commented_example_is_the_minimal_file_with_every_default_written_ou
     assert example.store == minimal.store
     assert example.run == minimal.run
     assert example.source == (minimal.source[0].model_copy(update={"name": "jushita"}),)
-    assert example.app.gateway == minimal.app.gateway
 
 
 def test_the_example_names_every_key_there_is() -> None:
@@ -159,7 +156,7 @@ class TestEnvironment:
             write(tmp_path, APP + SOURCE),
             {
                 "JST_APP__SECRET": CANARY,
-                "JST_STORE__KEEP_MESSAGES": "8w",
+                "JST_RUN__LEAVE_AFTER": "90",
                 "JST_RUN__MAX_BATCH_MESSAGES": "10",
                 "JST_RUN__LOG_FORMAT": "json",
                 "JST_SOURCE__0__NAME_SERVERS": "mq1:9876;[::1]:9877",
@@ -169,7 +166,7 @@ class TestEnvironment:
         assert settings.app.key == "12345678"
         assert settings.app.secret is not None
         assert settings.app.secret.get_secret_value() == CANARY
-        assert settings.store.keep_messages == timedelta(weeks=8)
+        assert settings.run.leave_after == 90
         assert (settings.run.max_batch_messages, settings.run.log_format) == (10, "json")
         assert settings.source[0].name_servers == ("mq1:9876", "[::1]:9877")
         assert (settings.source[0].group, settings.source[0].start_from) == ("GID_bridge", "last")
@@ -211,7 +208,7 @@ class TestEnvironment:
 
     def test_is_named_in_problems_of_its_own(self, tmp_path: Path) -> None:
         environ = {
-            "JST_STORE__KEEP_MESSAGES": "1d",
+            "JST_STORE__URL": "sqlite://",
             "JST_APP__SECRT": CANARY,
             "JST_APPS__KEY": "1",
             "JST_DEBUG": "1",
@@ -220,8 +217,8 @@ class TestEnvironment:
         assert lines == [
             "environment: JST_APPS__KEY: no such section; the sections are app, store, run, source",
             "environment: JST_APP__SECRT: unknown key; did you mean secret?",
-            "environment: JST_STORE__KEEP_MESSAGES: must be at least 7d: the broker may deliver a message "
-            'again for days (it is "1d")',
+            "environment: JST_STORE__URL: must name a file and nothing else, such as sqlite:///jst-bridge.db "
+            '(it is "sqlite://")',
         ]
 
     def test_with_broken_json_names_the_variable(self, tmp_path: Path) -> None:
@@ -265,20 +262,14 @@ class TestProblems:
             ("[app]", 'app.key: is missing; add it, for example key = "12345678"'),
             ("app = 'c4nary-5ecret'", "app: must be a valid dictionary or instance of App"),
             (APP + "[[sources]]\n", "sources: unknown key; did you mean source?"),
-            (APP + 'zzz = "c4nary-5ecret"', "app.zzz: unknown key; known: key, secret, secret_file, gateway"),
+            (APP + 'zzz = "c4nary-5ecret"', "app.zzz: unknown key; known: key, secret, secret_file"),
             (APP + "secret = 5", "app.secret: must be a valid string"),
             (APP + 'secret = ""', "app.secret: "),
             (APP + 'secret = "a"\nsecret_file = "b"', "app.secret_file: is given together with app.secret; "),
-            (APP + 'gateway = "ftp://x"', "app.gateway: must be an http or https URL"),
             (APP + '[store]\nurl = "mysql://u:c4nary-5ecret@h/d"', "store.url: must begin with sqlite:///"),
             (APP + '[store]\nurl = "sqlite://"', "store.url: must name a file"),
             (APP + '[store]\nurl = "sqlite:///:memory:"', "store.url: must name a file"),
             (APP + '[store]\nurl = "sqlite:///a.db?mode=ro"', "store.url: must name a file and nothing else"),
-            (
-                APP + "[store]\nkeep_messages = 30",
-                'store.keep_messages: needs a unit, such as "30d" (it is 30)',
-            ),
-            (APP + '[store]\nkeep_messages = "6d"', "store.keep_messages: must be at least 7d"),
             (
                 APP + "[run]\nmax_batch_messages = 0",
                 "run.max_batch_messages: must be greater than or equal to 1",

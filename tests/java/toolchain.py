@@ -1,0 +1,173 @@
+"""Java, the jars of RocketMQ 5.3.3 and the compiled programs of this directory, made once and kept.
+
+They are kept in `$JST_TEST_CACHE`, else `~/.cache/jst-bridge-tests`. A lock file keeps two processes apart,
+and what is there is complete, because it arrives by a rename.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ROCKETMQ_VERSION", "ToolMissing", "Toolchain", "toolchain"]
+
+ROCKETMQ_VERSION = "5.3.3"
+SOURCES = Path(__file__).parent
+
+# tools brings mqadmin and the Java client
+POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>jst-bridge</groupId><artifactId>test-servers</artifactId><version>1</version>
+  <dependencies>{
+    "".join(
+        f"<dependency><groupId>org.apache.rocketmq</groupId><artifactId>rocketmq-{name}</artifactId>"
+        f"<version>{ROCKETMQ_VERSION}</version></dependency>"
+        for name in ("namesrv", "broker", "tools")
+    )
+}</dependencies>
+</project>
+"""
+
+
+class ToolMissing(Exception):
+    """This machine cannot run real servers; the message says what to install."""
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """What it takes to run a Java program with RocketMQ on its class path."""
+
+    java: str
+    jars: Path
+    classes: Path
+
+    def command(
+        self, main: str, *arguments: str, home: Path, options: Sequence[str] = ("-Xmx256m",)
+    ) -> list[str]:
+        """The command line of one main class.
+
+        `home` is a scratch directory: RocketMQ writes its state there instead of into the user's home. Its
+        logs, some 45 KB at each start, are switched off.
+        """
+        quiet = home / "quiet.xml"
+        if not quiet.exists():
+            quiet.write_text('<configuration><root level="OFF"/></configuration>\n')
+        return [
+            self.java,
+            *options,
+            f"-Duser.home={home}",
+            f"-Drocketmq.home.dir={home}",
+            f"-Drmq.logback.configurationFile={quiet}",
+            "-Dfile.encoding=UTF-8",
+            "-cp",
+            f"{self.classes}{os.pathsep}{self.jars}{os.sep}*",
+            main,
+            *arguments,
+        ]
+
+
+@functools.cache
+def toolchain() -> Toolchain:
+    """Find Java, resolve the jars and compile the sources; the first call on a machine downloads some 100 MB.
+
+    Raises ToolMissing when Java 11 or newer, its compiler or Maven is needed and not there.
+    """
+    java = find("java", "a JDK 11 or newer (Debian: apt-get install default-jdk-headless)")
+    check_version(java)
+    cache = Path(os.environ.get("JST_TEST_CACHE") or Path.home() / ".cache" / "jst-bridge-tests")
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache / "lock"):
+        release = cache / f"rocketmq-{ROCKETMQ_VERSION}"
+        release.mkdir(exist_ok=True)
+        jars = release / "lib"
+        if not jars.is_dir():
+            resolve(jars)
+        sources = sorted(SOURCES.glob("*.java"))
+        digest = hashlib.sha256(b"\0".join(path.name.encode() + path.read_bytes() for path in sources))
+        classes = release / f"classes-{digest.hexdigest()[:12]}"
+        if not classes.is_dir():
+            compile_sources(sources, jars, classes)
+    return Toolchain(java, jars, classes)
+
+
+def find(program: str, what: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        raise ToolMissing(f"{program} is not on PATH: install {what}")
+    return path
+
+
+def check_version(java: str) -> None:
+    """Refuse a Java older than 11; `java -version` writes `"1.8.0_302"` or `"17.0.15"` on stderr."""
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', said)
+    if version is None or int(version[1]) < 11:
+        first_line = said.partition("\n")[0] or "nothing"
+        raise ToolMissing(
+            f"{java} is not Java 11 or newer (it says: {first_line}): install default-jdk-headless"
+        )
+
+
+def resolve(jars: Path) -> None:
+    maven = find("mvn", "Maven (Debian: apt-get install maven)")
+    with arriving(jars) as made, tempfile.TemporaryDirectory() as project:
+        Path(project, "pom.xml").write_text(POM)
+        goal = ("dependency:copy-dependencies", f"-DoutputDirectory={made}", "-DincludeScope=runtime")
+        outcome = run([maven, "-q", "-B", *goal], cwd=project, timeout=1800)
+        if outcome.returncode:
+            reason = next(
+                (line for line in outcome.stdout.splitlines() if "ERROR" in line), "no reason given"
+            )
+            raise ToolMissing(f"Maven could not fetch RocketMQ {ROCKETMQ_VERSION}: {reason}")
+
+
+def compile_sources(sources: Sequence[Path], jars: Path, classes: Path) -> None:
+    javac = find("javac", "a JDK 11 or newer, not only a JRE (Debian: apt-get install default-jdk-headless)")
+    with arriving(classes) as made:
+        options = ["-encoding", "UTF-8", "-nowarn", "-d", str(made), "-cp", f"{jars}{os.sep}*"]
+        outcome = run([javac, *options, *map(str, sources)], timeout=300)
+        if outcome.returncode:
+            raise RuntimeError(f"the Java sources of the tests do not compile:\n{outcome.stdout}")
+
+
+def run(
+    command: Sequence[str], *, timeout: float, cwd: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        timeout=timeout,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+@contextmanager
+def arriving(target: Path) -> Iterator[Path]:
+    """A new directory next to `target` that becomes `target` if all goes well, and vanishes if not."""
+    made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield made
+        made.rename(target)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
