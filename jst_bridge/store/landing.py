@@ -1,0 +1,297 @@
+"""The content of one landing transaction, on the cursor of whoever owns the transaction.
+
+Always in this order, so that two writers meet on the same tables the same way: messages, the state tables
+(rows sorted by key), dead letters, positions, gaps. Duplicates are found by asking first; inside a transaction
+that excludes other writers (SQLite), or is redone after a unique violation, that is exact.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Dialect, Table
+
+from jst_bridge.ports import DeadLetter, Gap, Landed, Landing, Message, Position, QueueKey
+from jst_bridge.store import schema
+from jst_bridge.store.events import Events
+from jst_bridge.store.folding import BOOKKEEPING, Event, fold, unfold
+from jst_bridge.store.statements import Insert, Lookup, Match
+
+__all__ = ["LandingWriter", "bisect"]
+
+log = logging.getLogger(__name__)
+
+_KEY_LIMIT: Final = 128
+_KEYS_SHOWN: Final = 3
+_INT64: Final = 2**63 - 1
+
+_Item = TypeVar("_Item")
+
+
+class StateTable:
+    """One folded table: reads the rows a batch touches, folds its events in, writes them back."""
+
+    def __init__(self, table: Table, dialect: Dialect) -> None:
+        self._fields = schema.fields_of(table)
+        self._key_width = len(table.primary_key.columns)
+        self._seller = self._key_width + len(BOOKKEEPING)  # seller and user_id lead the fields
+        self._held = Lookup(table.columns, table.columns[0], dialect)
+        self._write = Insert(table, dialect, replace=True)
+
+    def fold_in(self, cursor: Any, events: dict[tuple[str, ...], list[Event]]) -> None:
+        if not events:
+            return
+        width = self._key_width
+        for row in self._held.rows(cursor, sorted({key[0] for key in events})):
+            known = events.get(row[:width])
+            if known is not None:
+                known += unfold(self._absent(row, "", None)[width:], self._fields)
+        rows = [self._absent(key + fold(events[key], self._fields), None, "") for key in sorted(events)]
+        self._write.execute(cursor, rows)
+
+    def _absent(self, row: tuple[Any, ...], was: str | None, becomes: str | None) -> tuple[Any, ...]:
+        """An absent seller or user_id is None in a fold and '' in the table."""
+        at = self._seller
+        seller, user_id = row[at : at + 2]
+        if seller != was and user_id != was:
+            return row
+        seller = becomes if seller == was else seller
+        return (*row[:at], seller, becomes if user_id == was else user_id, *row[at + 2 :])
+
+
+class LandingWriter:
+    """Writes landings with the SQL of one dialect. Holds statements only, no state."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        columns = schema.messages.c
+        self._held = Lookup([columns.message_key, columns.body_hash], columns.message_key, dialect)
+        self._messages = Insert(schema.messages, dialect)
+        self._traces = Insert(schema.logistics_traces, dialect)
+        self._trades = StateTable(schema.trades, dialect)
+        self._lines = StateTable(schema.trade_lines, dialect)
+        self._refunds = StateTable(schema.refunds, dialect)
+        letters = schema.dead_letters.c
+        self._dead = Lookup([letters.source, letters.transport_id], letters.transport_id, dialect)
+        self._dead_letters = Insert(schema.dead_letters, dialect)
+        queue = list(schema.positions.primary_key.columns)
+        self._stored = Match([*queue, schema.positions.c.next_offset], queue[:3], dialect)
+        self._positions = Insert(schema.positions, dialect, replace=True)
+        gap = list(schema.gaps.columns)[1:-2]
+        self._noted = Match(gap[-1:], gap, dialect)
+        self._gaps = Insert(schema.gaps, dialect)
+
+    def land(self, cursor: Any, landing: Landing, now: int) -> Landed:
+        """Write all of `landing`. `now`: epoch ms. Whatever the driver raises passes through."""
+        landed = self._land_messages(cursor, landing.messages, now)
+        self._land_rest(cursor, landing, landing.dead_letters, landed, now)
+        return landed
+
+    def land_sparing(
+        self, cursor: Any, landing: Landing, now: int, refusals: tuple[type[Exception], ...]
+    ) -> Landed:
+        """Write all of `landing` but the messages that raise one of `refusals`: those become dead letters."""
+        landed = Landed()
+
+        def attempt(messages: Sequence[Message]) -> Exception | None:
+            cursor.execute("SAVEPOINT attempt")
+            try:
+                part = self._land_messages(cursor, messages, now)
+            except refusals as error:
+                cursor.execute("ROLLBACK TO SAVEPOINT attempt")
+                cursor.execute("RELEASE SAVEPOINT attempt")
+                return error
+            cursor.execute("RELEASE SAVEPOINT attempt")
+            landed.add(part)
+            return None
+
+        refused = [
+            DeadLetter(
+                queue=_queue_of(message, landing.positions),
+                delivery=message.delivery,
+                reason="store_refused",
+                detail=f"the store refused this message: {type(error).__name__}: {error}"[:500],
+            )
+            for message, error in bisect(landing.messages, attempt)
+        ]
+        for letter in refused:
+            log.error("store_refused %s: %s", letter.delivery.transport_id, letter.detail)
+        self._land_rest(cursor, landing, landing.dead_letters + refused, landed, now)
+        return landed
+
+    def positions(self, cursor: Any, source: str, group: str, instance: str) -> dict[QueueKey, int]:
+        rows = self._stored.rows(cursor, (source, group, instance))
+        return {QueueKey(*row[:-1]): row[-1] for row in rows}
+
+    def _land_messages(self, cursor: Any, messages: Sequence[Message], now: int) -> Landed:
+        landed = Landed()
+        fresh = self._fresh(cursor, messages, landed)
+        if not fresh:
+            return landed
+        self._messages.execute(
+            cursor, [_message_row(message, key, digest, now) for message, key, digest in fresh]
+        )
+        events = Events()
+        for message, key, _ in fresh:
+            events.add(message, key)
+        self._trades.fold_in(cursor, events.trades)
+        self._lines.fold_in(cursor, events.lines)
+        self._refunds.fold_in(cursor, events.refunds)
+        self._traces.execute(cursor, events.traces)
+        landed.landed = len(fresh)
+        landed.without_id = events.without_id
+        landed.topics = dict(Counter([message.topic for message, _, _ in fresh]))
+        return landed
+
+    def _fresh(
+        self, cursor: Any, messages: Sequence[Message], landed: Landed
+    ) -> list[tuple[Message, str, int]]:
+        """The messages that are not in the store yet, with the key to land under and the body's hash."""
+        known = dict(self._held.rows(cursor, [message.key for message in messages]))
+        fresh: list[tuple[Message, str, int]] = []
+        colliding: list[tuple[Message, str, int]] = []
+        for message in messages:
+            key, digest = message.key, _body_hash(message.delivery.body)
+            held = known.setdefault(key, None)
+            if held is None:
+                known[key] = digest
+                fresh.append((message, key, digest))
+            elif held == digest:
+                landed.duplicates += 1
+            else:
+                colliding.append((message, _collision_key(key, digest), digest))
+        if colliding:
+            known = dict(self._held.rows(cursor, [key for _, key, _ in colliding]))
+            before = len(fresh)
+            for message, key, digest in colliding:
+                if key in known:
+                    landed.duplicates += 1
+                else:
+                    known[key] = digest
+                    fresh.append((message, key, digest))
+            landed.collisions = len(fresh) - before
+            if landed.collisions:
+                shown = ", ".join(key for _, key, _ in fresh[before : before + _KEYS_SHOWN])
+                log.warning(
+                    "key_collision: %d messages carry the key of another body; landed as %s",
+                    landed.collisions,
+                    shown,
+                )
+        return fresh
+
+    def _land_rest(
+        self, cursor: Any, landing: Landing, letters: Sequence[DeadLetter], landed: Landed, now: int
+    ) -> None:
+        landed.dead_letters = self._land_dead_letters(cursor, letters, now)
+        self._land_positions(cursor, landing.positions, now)
+        landed.gaps = self._land_gaps(cursor, landing.gaps, now)
+
+    def _land_dead_letters(self, cursor: Any, letters: Sequence[DeadLetter], now: int) -> int:
+        rows: dict[tuple[str, str], tuple[Any, ...]] = {}
+        for letter in letters:
+            row = _dead_row(letter, now)
+            rows.setdefault((letter.queue.source, row[len(letter.queue)]), row)
+        held = set(self._dead.rows(cursor, [transport_id for _, transport_id in rows]))
+        fresh = [row for identity, row in rows.items() if identity not in held]
+        self._dead_letters.execute(cursor, fresh)
+        return len(fresh)
+
+    def _land_positions(self, cursor: Any, positions: Sequence[Position], now: int) -> None:
+        held: dict[QueueKey, int] = {}
+        for consumer in dict.fromkeys(position.queue[:3] for position in positions):
+            held |= self.positions(cursor, *consumer)
+        moved: dict[QueueKey, int] = {}
+        for position in positions:
+            stored = moved.get(position.queue, held.get(position.queue))
+            if stored is None or position.offset > stored or position.rewound:
+                moved[position.queue] = position.offset
+        rows = [(*queue, offset, now) for queue, offset in sorted(moved.items()) if held.get(queue) != offset]
+        self._positions.execute(cursor, rows)
+
+    def _land_gaps(self, cursor: Any, gaps: Sequence[Gap], now: int) -> int:
+        spans = {(*gap.queue, gap.first, gap.last): gap.reason for gap in gaps}
+        fresh = [span for span in spans if not self._noted.rows(cursor, span)]
+        self._gaps.execute(cursor, [(*span, spans[span], now) for span in fresh])
+        return len(fresh)
+
+
+def bisect(
+    items: Sequence[_Item], attempt: Callable[[Sequence[_Item]], Exception | None]
+) -> list[tuple[_Item, Exception]]:
+    """Attempt all items; halve what is refused until each culprit stands alone. Returns the culprits."""
+    error = attempt(items)
+    if error is None:
+        return []
+    if len(items) == 1:
+        return [(items[0], error)]
+    middle = len(items) // 2
+    return bisect(items[:middle], attempt) + bisect(items[middle:], attempt)
+
+
+def _message_row(message: Message, key: str, digest: int, now: int) -> tuple[Any, ...]:
+    return (
+        key,
+        message.source,
+        message.topic,
+        message.seller,
+        message.user_id,
+        message.tid,
+        message.oid,
+        message.refund_id,
+        message.num_iid,
+        message.published_at,
+        message.published_from,
+        message.delivery.born_at,
+        now,
+        digest,
+        message.delivery.body,
+    )
+
+
+def _dead_row(letter: DeadLetter, now: int) -> tuple[Any, ...]:
+    """A dead letter is the last resort: whatever its fields hold is made storable here."""
+    delivery = letter.delivery
+    return (
+        *letter.queue,
+        _plain(delivery.transport_id, 128),
+        _plain(delivery.origin_id, 128),
+        _bounded(delivery.offset, _INT64),
+        _plain(delivery.tag, 255),
+        _plain(delivery.keys, 65_535),
+        _bounded(delivery.born_at, _INT64),
+        _bounded(delivery.attempt, 2**31 - 1),
+        letter.reason,
+        _plain(letter.detail, 65_535),
+        bytes(delivery.body),
+        now,
+    )
+
+
+def _plain(text: str, limit: int) -> str:
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:limit]
+
+
+def _bounded(number: int, limit: int) -> int:
+    return max(-limit, min(number, limit))
+
+
+def _body_hash(body: bytes) -> int:
+    return int.from_bytes(blake2b(body, digest_size=8).digest(), signed=True)
+
+
+def _collision_key(key: str, digest: int) -> str:
+    suffix = f":{digest % 2**64:016x}"
+    return key[: _KEY_LIMIT - len(suffix)] + suffix
+
+
+def _queue_of(message: Message, positions: Sequence[Position]) -> QueueKey:
+    """The queue of a message as far as the landing tells: '' and -1 stand for what it leaves open."""
+    queues = {position.queue for position in positions if position.queue.source == message.source}
+    if len(queues) == 1:
+        return queues.pop()
+    consumers = {queue[1:3] for queue in queues}
+    group, instance = consumers.pop() if len(consumers) == 1 else ("", "")
+    return QueueKey(message.source, group, instance, "", "", -1)

@@ -1,0 +1,56 @@
+"""The Consumer of this project on a full topic, as one process: what `compare.py` runs beside the Java client.
+
+    python tests/bench/consume.py NAME_SERVER TOPIC GROUP MESSAGES raw|decode
+
+`raw` only reads and unpacks; `decode` types every message (both JSON documents) and reads its seller.
+Prints one JSON line: messages, seconds and CPU seconds since the first message, peak RSS in kB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+import time
+
+from jst_bridge.bridge import compose
+from jst_bridge.messages import Decoder
+from jst_bridge.ports import QueueKey
+from jst_bridge.rocketmq import ClientSettings, ConsumerSettings
+from jst_bridge.sources.rocketmq import LandingLimits, RocketmqSource
+
+
+async def nowhere(queue: QueueKey) -> int | None:
+    return None
+
+
+async def main(name_server: str, topic: str, group: str, wanted: int, *, decode: bool) -> dict[str, float]:
+    settings = ConsumerSettings(ClientSettings((name_server,)), group=group, subscriptions={topic: "*"})
+    source = RocketmqSource("bench", settings, LandingLimits(), nowhere, shared=False)
+    decoder = Decoder("bench", "12345678")
+    await source.start()
+    seen = characters = 0
+    begun = cpu = 0.0
+    while seen < wanted:
+        batches = await source.receive()
+        if not seen:
+            begun, cpu = time.perf_counter(), time.process_time()
+        if decode:
+            characters += sum(len(message.seller) for message in compose(decoder, batches).messages)
+        seen += sum(len(batch.deliveries) for batch in batches)
+        source.settle(batches)
+    result = {
+        "messages": seen,
+        "seconds": time.perf_counter() - begun,
+        "cpu_seconds_since_first": time.process_time() - cpu,
+        "nick_characters": characters,
+    }
+    await source.stop()
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return result | {"cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_rss_kb": usage.ru_maxrss}
+
+
+if __name__ == "__main__":
+    server, topic, group, count, mode = sys.argv[1:]
+    print(json.dumps(asyncio.run(main(server, topic, group, int(count), decode=mode == "decode"))))

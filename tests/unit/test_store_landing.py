@@ -1,0 +1,325 @@
+"""What one landing writes, what it absorbs, and what it does with a message the database refuses."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jst_bridge.errors import ConfigurationError, StoreError
+from jst_bridge.messages.families import LogisticsTrace, Other, Refund, Trade
+from jst_bridge.ports import DeadLetter, Delivery, Gap, Landed, Landing, Message, Position, QueueKey
+from jst_bridge.store import SqliteStore, open_store
+
+QUEUE = QueueKey("jushita", "GID_bridge", "", "broker-a", "rmq_sys_jst_12345678", 3)
+TID = 2918463734760365258
+NOW = 1_668_100_000_000
+
+
+def message(key: str = "tb:1:1", **changes: Any) -> Message:
+    """A payment of an order with a single line; `changes` go to the message, its content or its body."""
+    content = changes.pop("content", None)
+    if content is None:
+        content = Trade(tid=TID, oid=TID, status="WAIT_SELLER_SEND_GOODS", payment=Decimal("9.5"))
+    body = changes.pop("body", key.encode())
+    fields: dict[str, Any] = {
+        "source": QUEUE.source,
+        "topic": "taobao_trade_TradeBuyerPay",
+        "seller": "沐微霜",
+        "user_id": "733741520",
+        "tid": str(TID),
+        "oid": str(TID),
+        "refund_id": None,
+        "num_iid": None,
+        "published_at": NOW,
+        "published_from": "publish_time",
+    }
+    delivery = Delivery(
+        body=body, tag="t", keys="k", transport_id=f"T{key}", origin_id=f"T{key}", offset=7, born_at=NOW
+    )
+    return Message(key=key, content=content, delivery=delivery, **(fields | changes))
+
+
+def landing(*messages: Message, **parts: Any) -> Landing:
+    return Landing(
+        list(messages), parts.get("dead_letters", []), parts.get("positions", []), parts.get("gaps", [])
+    )
+
+
+def dead(transport_id: str = "T1", **changes: Any) -> DeadLetter:
+    fields: dict[str, Any] = {
+        "tag": "t",
+        "keys": "k",
+        "origin_id": "T0",
+        "offset": 7,
+        "born_at": NOW,
+        "body": b"{",
+    }
+    delivery = Delivery(transport_id=transport_id, **(fields | changes))
+    return DeadLetter(queue=QUEUE, delivery=delivery, reason="not_json", detail="no JSON at byte 1")
+
+
+def rows(store: SqliteStore, query: str) -> list[tuple[Any, ...]]:
+    """What another program sees: nothing that is not committed."""
+    connection = sqlite3.connect(store.path)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "bridge.db", busy_timeout=0.05)
+    opened.open()
+    yield opened
+    opened.close()
+
+
+def test_importing_and_constructing_open_nothing(tmp_path: Path) -> None:
+    program = "import jst_bridge.store as s; s.open_store('sqlite:///bridge.db')"
+    root = str(Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": root}, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_files_of_the_store_are_for_their_owner_only(store: SqliteStore) -> None:
+    store.land(landing(message()))
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in store.path.parent.iterdir()}
+    assert modes == {"bridge.db": 0o600, "bridge.db-wal": 0o600, "bridge.db-shm": 0o600}
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:hunter2@h/d", "sqlite://", "sqlite:///:memory:", "bridge.db", "sqlite:///f?x=1"]
+)
+def test_other_urls_are_refused_with_a_remedy_and_without_their_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="url") as caught:
+        open_store(url)
+    assert "sqlite:///" in caught.value.remedy
+    assert "hunter2" not in str(caught.value) + caught.value.remedy
+
+
+def test_a_store_that_is_not_open_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not open"):
+        open_store(f"sqlite:///{tmp_path}/bridge.db").land(landing())
+
+
+def test_a_message_lands_with_all_its_columns(store: SqliteStore) -> None:
+    landed = store.land(landing(message(num_iid="41", body=b"\xff\x00body")))
+    assert landed == Landed(landed=1, topics={"taobao_trade_TradeBuyerPay": 1})
+    [row] = rows(
+        store,
+        "SELECT id, message_key, source, topic, seller, user_id, tid, oid, refund_id, num_iid, published_at,"
+        " published_from, born_at, landed_at > 1668100000000, body FROM messages",
+    )
+    order = str(TID)
+    assert row == (
+        *(1, "tb:1:1", "jushita", "taobao_trade_TradeBuyerPay", "沐微霜", "733741520", order, order, None),
+        *("41", NOW, "publish_time", NOW, 1, b"\xff\x00body"),
+    )
+
+
+def test_batches_of_every_size_land_whole(store: SqliteStore) -> None:
+    for size in (0, 1, 4, 5, 49, 51, 499, 1_111):
+        landed = store.land(
+            landing(*(message(f"tb:{size}:{n}", tid=f"{n}", oid=f"{n}") for n in range(size)))
+        )
+        assert landed.landed == size
+    assert rows(store, "SELECT count(*), count(DISTINCT message_key) FROM messages") == [(1720, 1720)]
+    assert rows(store, "SELECT count(*) FROM trades") == [(1111,)]
+
+
+def test_duplicates_are_absorbed_in_one_batch_and_across_batches(store: SqliteStore) -> None:
+    first = store.land(landing(message("a"), message("b"), message("a")))
+    again = store.land(landing(message("b"), message("c"), message("a")))
+    assert (first.landed, first.duplicates, again.landed, again.duplicates) == (2, 1, 1, 2)
+    assert rows(store, "SELECT message_key FROM messages ORDER BY id") == [("a",), ("b",), ("c",)]
+
+
+def test_another_body_under_a_known_key_lands_beside_it_with_a_warning(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        first = store.land(landing(message("k", body=b"one"), message("k", body=b"two")))
+        again = store.land(
+            landing(*(message("k", body=body) for body in (b"two", b"three", b"one", b"three")))
+        )
+    assert (first.landed, first.collisions, first.duplicates) == (2, 1, 0)
+    assert (again.landed, again.collisions, again.duplicates) == (1, 1, 3)
+    stored = dict(rows(store, "SELECT body, message_key FROM messages"))
+    assert stored[b"one"] == "k"
+    assert all(stored[body].startswith("k:") and len(stored[body]) == 18 for body in (b"two", b"three"))
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+
+
+def test_a_colliding_key_stays_within_its_column(store: SqliteStore) -> None:
+    store.land(landing(message("k" * 128, body=b"one"), message("k" * 128, body=b"two")))
+    assert rows(store, "SELECT max(length(message_key)), count(*) FROM messages") == [(128, 2)]
+
+
+def test_state_is_written_for_trades_lines_refunds_and_traces(store: SqliteStore) -> None:
+    line = Trade(tid=TID, oid=5, status="WAIT_BUYER_CONFIRM_GOODS", payment=Decimal("1.005"), sku_id=77)
+    modified = datetime(2022, 11, 11, 1, 2, 3, tzinfo=UTC)
+    refund = Refund(
+        refund_id=9, tid=TID, oid=5, refund_fee=Decimal(3), refund_phase="onsale", modified=modified
+    )
+    trace = LogisticsTrace(tid=TID, out_sid="YT007", action="GOT", desc="揽收", time=modified)
+    store.land(
+        landing(
+            message("a"),
+            message("b", content=line, oid="5", topic="taobao_trade_TradeSellerShip", published_at=NOW + 1),
+            message("c", content=refund, oid="5", refund_id="9", topic="taobao_refund_RefundCreated"),
+            message("d", content=trace, oid=None, topic="taobao_logistics_LogsticDetailTrace", seller=""),
+            message("e", content=Other(), tid=None, topic="taobao_new_Thing"),
+        )
+    )
+    order, millis = str(TID), int(modified.timestamp() * 1000)
+    assert rows(store, "SELECT tid, seller, status, topic, payment, published_at FROM trades") == [
+        (order, "沐微霜", "WAIT_SELLER_SEND_GOODS", "taobao_trade_TradeSellerShip", "9.50", NOW + 1)
+    ]
+    assert rows(store, "SELECT tid, oid, status, payment, sku_id FROM trade_lines") == [
+        (order, "5", "WAIT_BUYER_CONFIRM_GOODS", "1.00", "77")
+    ]
+    assert rows(store, "SELECT refund_id, tid, oid, topic, refund_fee, modified_at FROM refunds") == [
+        ("9", order, "5", "taobao_refund_RefundCreated", "3.00", millis)
+    ]
+    assert rows(
+        store,
+        "SELECT message_key, tid, out_sid, action, description, traced_at, seller FROM logistics_traces",
+    ) == [("d", order, "YT007", "GOT", "揽收", millis, "")]
+
+
+def test_a_message_without_its_id_lands_without_state_and_is_counted(store: SqliteStore) -> None:
+    landed = store.land(
+        landing(
+            message("a", tid=None, oid=None),
+            message("b", content=Refund(tid=TID), refund_id=None),
+            message("c", content=LogisticsTrace(), tid=None),
+        )
+    )
+    assert (landed.landed, landed.without_id) == (3, 3)
+    for table in ("trades", "refunds", "logistics_traces"):
+        assert rows(store, f"SELECT count(*) FROM {table}") == [(0,)]
+
+
+def test_views_show_beijing_time(store: SqliteStore) -> None:
+    store.land(landing(message(published_at=1_668_100_000_042)))
+    assert rows(store, "SELECT published_at FROM v_messages") == [("2022-11-11 01:06:40.042",)]
+    assert rows(store, "SELECT published_at FROM v_trades") == [("2022-11-11 01:06:40.042",)]
+
+
+def test_a_dead_letter_is_kept_once_whatever_it_holds(store: SqliteStore) -> None:
+    odd = dead("T2", tag="\ud800", keys="a\0b", offset=2**70, body=b"\0\xff")
+    first = store.land(landing(dead_letters=[dead("T1"), odd, dead("T1")]))
+    again = store.land(landing(dead_letters=[dead("T1"), dead("T3")]))
+    assert (first.dead_letters, again.dead_letters) == (2, 1)
+    assert rows(
+        store, "SELECT transport_id, queue_id, tag, keys_, queue_offset, reason, body FROM dead_letters"
+    ) == [
+        ("T1", 3, "t", "k", 7, "not_json", b"{"),
+        ("T2", 3, "?", "a\ufffdb", 2**63 - 1, "not_json", b"\0\xff"),
+        ("T3", 3, "t", "k", 7, "not_json", b"{"),
+    ]
+
+
+def test_positions_rise_and_fall_only_when_rewound(store: SqliteStore) -> None:
+    other = QUEUE._replace(queue_id=4)
+
+    def after(*positions: Position) -> dict[QueueKey, int]:
+        store.land(landing(positions=list(positions)))
+        return store.positions("jushita", "GID_bridge", "")
+
+    assert after(Position(QUEUE, 10), Position(other, 1)) == {QUEUE: 10, other: 1}
+    assert after(Position(QUEUE, 4)) == {QUEUE: 10, other: 1}
+    assert after(Position(QUEUE, 12), Position(QUEUE, 11)) == {QUEUE: 12, other: 1}
+    assert after(Position(QUEUE, 3, rewound=True), Position(QUEUE, 5)) == {QUEUE: 5, other: 1}
+    assert store.positions("jushita", "GID_bridge", "shop-1") == {}
+
+
+def test_a_gap_is_noted_once(store: SqliteStore) -> None:
+    gap = Gap(QUEUE, 5, 9, "expired")
+    assert store.land(landing(gaps=[gap])).gaps == 1
+    assert store.land(landing(gaps=[gap, Gap(QUEUE, 5, 11, "expired")])).gaps == 1
+    assert rows(store, "SELECT first_offset, last_offset, reason FROM gaps") == [
+        (5, 9, "expired"),
+        (5, 11, "expired"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "culprit",
+    [
+        message("bad", topic=object()),
+        message("bad", published_at=2**63),
+        message("bad", seller="\ud800"),
+        message("bad", user_id=None),
+        message("bad", content=Trade(tid=TID, seller_memo="\udfff")),
+        message("bad", content=Trade(tid=TID, payment="much")),  # type: ignore[arg-type]
+        message("bad", tid=["t"]),
+    ],
+    ids=["topic", "instant", "seller", "null", "memo", "money", "tid"],
+)
+def test_a_message_the_database_refuses_becomes_a_dead_letter_and_the_rest_lands(
+    store: SqliteStore, culprit: Message
+) -> None:
+    batch = [message(f"m{n}", tid=str(n), oid=str(n)) for n in range(30)]
+    batch.insert(17, culprit)
+    landed = store.land(landing(*batch, positions=[Position(QUEUE, 40)]))
+    assert (landed.landed, landed.dead_letters, landed.duplicates) == (30, 1, 0)
+    assert rows(store, "SELECT transport_id, reason, broker, body FROM dead_letters") == [
+        ("Tbad", "store_refused", "broker-a", b"bad")
+    ]
+    assert (
+        rows(store, "SELECT count(*) FROM messages") == rows(store, "SELECT count(*) FROM trades") == [(30,)]
+    )
+    assert store.positions("jushita", "GID_bridge", "") == {QUEUE: 40}
+
+
+def test_a_position_no_column_can_hold_is_a_defect_and_writes_nothing(store: SqliteStore) -> None:
+    with pytest.raises(StoreError, match="positions or gaps"):
+        store.land(landing(message(), positions=[Position(QUEUE, 2**64)]))
+    assert rows(store, "SELECT count(*) FROM messages") == [(0,)]
+
+
+def land_all(path: Path, start: Any, first: int) -> None:
+    """In a process of its own: open the shared file, land 400 messages, every second one the other's too."""
+    shared = SqliteStore(path)
+    start.wait()
+    shared.open()
+    for number in range(first, first + 400, 20):
+        batch = [
+            message(f"k{n}", tid=str(n % 7), oid=str(n % 7), published_at=n)
+            for n in range(number, number + 20)
+        ]
+        shared.land(landing(*batch, positions=[Position(QUEUE, number + 20)]))
+    shared.close()
+
+
+def test_processes_that_share_a_file_land_every_message_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(3)
+    path = tmp_path / "shared.db"
+    writers = [context.Process(target=land_all, args=(path, start, first)) for first in (0, 200, 400)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    shared, alone = SqliteStore(path), SqliteStore(tmp_path / "alone.db")
+    alone.open()
+    every = [message(f"k{n}", tid=str(n % 7), oid=str(n % 7), published_at=n) for n in range(800)]
+    alone.land(landing(*every))
+    assert rows(shared, "SELECT count(*) FROM messages") == [(800,)]
+    assert rows(shared, "SELECT * FROM trades") == rows(alone, "SELECT * FROM trades")
+    assert rows(shared, "SELECT next_offset FROM positions") == [(800,)]
+    alone.close()
