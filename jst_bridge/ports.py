@@ -21,6 +21,7 @@ __all__ = [
     "Landed",
     "Landing",
     "Message",
+    "PlainDelivery",
     "Position",
     "QueueKey",
     "Source",
@@ -42,27 +43,67 @@ class QueueKey(NamedTuple):
     queue_id: int
 
 
-class Delivery(msgspec.Struct, gc=False):
-    """One message as a source handed it over, before anyone looked into its body."""
+class Delivery(Protocol):
+    """One message as a source handed it over, before anyone looked into its body.
+
+    A protocol, so that a source hands over its own records and works out only what is asked for: of an ordinary
+    message that is the body.
+    """
+
+    @property
+    def body(self) -> bytes:
+        """As published, decompressed. With `fault` set: as stored, possibly still compressed."""
+
+    @property
+    def fault(self) -> str:
+        """Why the body could not be opened (unknown compression, corrupt data); '' normally."""
+
+    @property
+    def born_at(self) -> int:
+        """When the producer made it: epoch ms by the producer's clock."""
+
+    @property
+    def queue(self) -> QueueKey | None:
+        """Where it came from; None for a body that is read again from the store."""
+
+    @property
+    def offset(self) -> int:
+        """Position in its queue."""
+
+    @property
+    def tag(self) -> str:
+        """The broker's tag, '' when absent. Jushita sets it to the message type."""
+
+    @property
+    def keys(self) -> str:
+        """The broker's keys joined by one space, '' when absent."""
+
+    @property
+    def transport_id(self) -> str:
+        """Unique per stored copy: RocketMQ's offset message id."""
+
+    @property
+    def origin_id(self) -> str:
+        """`transport_id` of the first copy; differs only on a copy that went through a retry topic."""
+
+    @property
+    def attempt(self) -> int:
+        """How often it was sent back before (RocketMQ's reconsumeTimes)."""
+
+
+class PlainDelivery(msgspec.Struct, gc=False):
+    """A delivery whose facts are all known beforehand."""
 
     body: bytes
-    """As published, decompressed. With `fault` set: as stored, possibly still compressed."""
     tag: str
-    """The broker's tag, '' when absent. Jushita sets it to the message type."""
     keys: str
-    """The broker's keys joined by one space, '' when absent."""
     transport_id: str
-    """Unique per stored copy: RocketMQ's offset message id."""
     origin_id: str
-    """`transport_id` of the first copy; differs only on a copy that went through a retry topic."""
     offset: int
-    """Position in its queue."""
     born_at: int
-    """When the producer made it: epoch ms by the producer's clock."""
     attempt: int = 0
-    """How often it was sent back before (RocketMQ's reconsumeTimes)."""
     fault: str = ""
-    """Why the body could not be opened (unknown compression, corrupt data); '' normally."""
+    queue: QueueKey | None = None
 
 
 class Gap(msgspec.Struct, frozen=True):

@@ -133,7 +133,7 @@ def traffic(count: int, *, sellers: int = 20, seed: int = 1) -> Iterator[Fact]:
     opened_at, now, ticket = START, START, 0
     for serial in range(count):
         while not waiting or opened_at <= waiting[0][0]:
-            order = new_order(chance, chance.choice(shops))
+            order = new_order(chance, chance.choice(shops), opened_at)
             for at, topic, extra in life(chance, order, opened_at):
                 ticket += 1
                 heapq.heappush(waiting, (at, ticket, topic, order, extra))
@@ -143,9 +143,9 @@ def traffic(count: int, *, sellers: int = 20, seed: int = 1) -> Iterator[Fact]:
         yield publish(4_112_500_053_989_000_000 + seed * 10_000_000_000 + serial, topic, order, extra, now)
 
 
-def new_order(chance: random.Random, seller: Seller) -> Order:
+def new_order(chance: random.Random, seller: Seller, born: int) -> Order:
     buyer = chance.randrange(1_000_000)
-    tid = chance.randrange(2_700_000_000_000, 3_100_000_000_000) * 1_000_000 + buyer
+    tid = (2_700_000_000_000 + born - START) * 1_000_000 + buyer  # real ones grow with time, too
     oid = tid if chance.random() < 0.75 else tid + 1_000_000
     uid = "".join(chance.choices("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghjkmnpqrstuvwxyz023456789_", k=21))
     facts = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jst_bridge.cli import output
 from jst_bridge.errors import JstBridgeError
 from jst_bridge.messages import Content, Decoder, lookup
-from jst_bridge.ports import Delivery
+from jst_bridge.ports import PlainDelivery
 from jst_bridge.store import MessageRow
 
 __all__ = ["Narrator", "title"]
@@ -61,7 +61,7 @@ class Narrator:
 
     def _content(self, row: MessageRow) -> Content | None:
         """The typed content, read from the body again; None when this version cannot read it any more."""
-        delivery = Delivery(
+        delivery = PlainDelivery(
             body=row.body,
             tag=row.topic,
             keys="",

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,11 +23,11 @@ from jst_bridge.errors import ConfigurationError, UndecodableError
 from jst_bridge.messages.envelope import NICK_LENGTH, Envelope, OnsEnvelope, read_content, read_envelope
 from jst_bridge.messages.families import Content, content_type, read_fields
 from jst_bridge.messages.values import (
+    BEIJING,
     CENT,
     READERS,
     YUAN_DIGITS,
     Instant,
-    Yuan,
     clean,
     epoch_ms,
     read_instant,
@@ -53,8 +56,9 @@ class _Route(NamedTuple):
 
     content: type[Content]
     read: Callable[[str], Content]
-    amounts: tuple[str, ...]
-    times: tuple[str, ...]
+    limited: tuple[str, ...]
+    """The fields msgspec cannot check to the end: amounts and times."""
+    limited_values: Callable[[Content], tuple[Any, ...]]
 
 
 class Decoder:
@@ -115,13 +119,13 @@ def _route(topic: str) -> _Route:
             "bad_topic", f"the topic ({len(topic)} characters) is too long or holds control characters"
         )
     kind = content_type(topic)
-    fields = msgspec.structs.fields(kind)
-    return _Route(
-        kind,
-        msgspec.json.Decoder(kind).decode,
-        tuple(field.name for field in fields if READERS.get(field.type) is read_yuan),
-        tuple(field.name for field in fields if READERS.get(field.type) is read_instant),
+    limited = tuple(
+        field.name
+        for field in msgspec.structs.fields(kind)
+        if READERS.get(field.type) in (read_yuan, read_instant)
     )
+    # The getter takes one more field, because for a single one it would not answer with a tuple.
+    return _Route(kind, msgspec.json.Decoder(kind).decode, limited, attrgetter(*limited, "raw", "raw"))
 
 
 def _is_doubtful(envelope: OnsEnvelope, born_at: int) -> bool:
@@ -149,14 +153,16 @@ def _read_content(topic: str, raw: str | dict[str, Any]) -> Content:
 
 def _apply_limits(content: Content, route: _Route) -> None:
     """What msgspec cannot check: the digits of an amount, the range and zone of a time."""
-    for name in route.amounts:
-        amount: Yuan | None = getattr(content, name)
-        if amount is not None and not (amount.same_quantum(CENT) and amount.adjusted() < YUAN_DIGITS):
-            setattr(content, name, read_yuan(amount))
-    for name in route.times:
-        time: Instant | None = getattr(content, name)
-        if time is not None:
-            setattr(content, name, read_instant(time))
+    for name, value in zip(route.limited, route.limited_values(content), strict=False):
+        if value is None:
+            continue
+        if type(value) is Decimal:
+            if not (value.same_quantum(CENT) and value.adjusted() < YUAN_DIGITS):
+                setattr(content, name, read_yuan(value))
+        elif type(value) is datetime and value.tzinfo is None and 1970 <= value.year < 2200:
+            setattr(content, name, value.replace(tzinfo=BEIJING))
+        else:
+            setattr(content, name, read_instant(value))
 
 
 def _named_in(content: Content) -> str:

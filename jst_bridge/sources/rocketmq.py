@@ -6,8 +6,10 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from ..errors import ConfigurationError
-from ..ports import Batch, Delivery, Gap, QueueKey
+from ..ports import Batch, Gap, QueueKey
 from ..rocketmq import Consumer, ConsumerSettings, MessageExt, MessageQueue, PulledBatch, QueueProgress
 
 __all__ = ["LandingLimits", "RocketmqSource"]
@@ -88,7 +90,7 @@ class RocketmqSource:
         key = self._key(pulled.queue)
         return Batch(
             queue=key,
-            deliveries=[_delivery(message) for message in pulled.messages],
+            deliveries=[delivery(message, key) for message in pulled.messages],
             position=pulled.next_offset,
             size=pulled.size,
             rewound=pulled.rewound,
@@ -117,15 +119,39 @@ class RocketmqSource:
         return offset
 
 
-def _delivery(message: MessageExt) -> Delivery:
-    return Delivery(
-        message.body,
-        message.tag,
-        message.keys,
-        message.offset_message_id,
-        message.origin_message_id,
-        message.queue_offset,
-        message.born_timestamp,
-        message.reconsume_times,
-        message.fault,
-    )
+class RocketmqDelivery(msgspec.Struct, gc=False):
+    """A Delivery over a stored message: what lies in its properties is looked for when somebody asks."""
+
+    body: bytes
+    fault: str
+    born_at: int
+    queue: QueueKey
+    message: MessageExt
+
+    @property
+    def offset(self) -> int:
+        return self.message.queue_offset
+
+    @property
+    def tag(self) -> str:
+        return self.message.tag
+
+    @property
+    def keys(self) -> str:
+        return self.message.keys
+
+    @property
+    def transport_id(self) -> str:
+        return self.message.offset_message_id
+
+    @property
+    def origin_id(self) -> str:
+        return self.message.origin_message_id
+
+    @property
+    def attempt(self) -> int:
+        return self.message.reconsume_times
+
+
+def delivery(message: MessageExt, queue: QueueKey) -> RocketmqDelivery:
+    return RocketmqDelivery(message.body, message.fault, message.born_timestamp, queue, message)

@@ -110,7 +110,7 @@ class LandingWriter:
 
         refused = [
             DeadLetter(
-                queue=_queue_of(message, landing.positions),
+                queue=_queue_of(message),
                 delivery=message.delivery,
                 reason="store_refused",
                 detail=f"the store refused this message: {type(error).__name__}: {error}"[:500],
@@ -287,11 +287,5 @@ def _collision_key(key: str, digest: int) -> str:
     return key[: _KEY_LIMIT - len(suffix)] + suffix
 
 
-def _queue_of(message: Message, positions: Sequence[Position]) -> QueueKey:
-    """The queue of a message as far as the landing tells: '' and -1 stand for what it leaves open."""
-    queues = {position.queue for position in positions if position.queue.source == message.source}
-    if len(queues) == 1:
-        return queues.pop()
-    consumers = {queue[1:3] for queue in queues}
-    group, instance = consumers.pop() if len(consumers) == 1 else ("", "")
-    return QueueKey(message.source, group, instance, "", "", -1)
+def _queue_of(message: Message) -> QueueKey:
+    return message.delivery.queue or QueueKey(message.source, "", "", "", "", -1)

@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from jst_bridge.messages.families import Trade
-from jst_bridge.ports import Delivery, Landing, Message, Position, QueueKey
+from jst_bridge.ports import Landing, Message, PlainDelivery, Position, QueueKey
 from jst_bridge.store import open_store
 
 QUEUE = QueueKey("jushita", "GID_bridge", "", "broker-a", "rmq_sys_jst_12345678", 0)
@@ -74,7 +74,7 @@ def _message(number: int, order: int, step: int) -> Message:
             buyer_nick="b**",
             buyer_open_uid="AAHabcdefghijklmnopqrstu",
         ),
-        delivery=Delivery(
+        delivery=PlainDelivery(
             body=body[:650],
             tag=topic,
             keys=str(tid),

@@ -15,7 +15,7 @@ from jst_bridge.errors import UndecodableError
 from jst_bridge.messages import REASONS, Content, Decoder, TopicInfo, family_of, search
 from jst_bridge.messages.families import content_type
 from jst_bridge.messages.values import Id
-from jst_bridge.ports import Delivery, Message
+from jst_bridge.ports import Message, PlainDelivery
 
 unhurried = settings(deadline=None)  # a megabyte of memo takes its time on a busy machine
 
@@ -115,7 +115,7 @@ def objects(names: list[str], values: st.SearchStrategy[str]) -> st.SearchStrate
 def decode(body: bytes, tag: str = "") -> Message | None:
     """The message, having looked at every column; None when it was refused as documented."""
     try:
-        message = DECODER.decode(Delivery(body, tag, "", "AC1", "AC1", 1, BORN))
+        message = DECODER.decode(PlainDelivery(body, tag, "", "AC1", "AC1", 1, BORN))
     except UndecodableError as refusal:
         reason = refusal.reason
     else:

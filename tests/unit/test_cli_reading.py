@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from jst_bridge.cli import cli
 from jst_bridge.messages import Decoder
-from jst_bridge.ports import DeadLetter, Delivery, Gap, Landing, QueueKey
+from jst_bridge.ports import DeadLetter, Delivery, Gap, Landing, PlainDelivery, QueueKey
 from jst_bridge.settings import BEIJING
 from jst_bridge.store import open_store
 
@@ -38,7 +38,7 @@ def delivery(number: int, topic: str, at: str, content: dict[str, Any], seller: 
         "user_id": 733741520,
         "user_nick": seller,
     }
-    return Delivery(
+    return PlainDelivery(
         body=json.dumps(body, ensure_ascii=False).encode(),
         tag=topic,
         keys="",
@@ -131,7 +131,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
     decoder = Decoder("jushita", "12345678")
     store = open_store(f"sqlite:///{directory}/jst-bridge.db")
     store.open()
-    dead = Delivery(b"\x00no", "", "", "T99", "T99", 99, 1)
+    dead = PlainDelivery(b"\x00no", "", "", "T99", "T99", 99, 1)
     store.land(
         Landing(
             [decoder.decode(one) for one in DELIVERIES],

@@ -26,7 +26,7 @@ from jst_bridge.messages import (
     Trade,
     TradeRated,
 )
-from jst_bridge.ports import Delivery, Message
+from jst_bridge.ports import Delivery, Message, PlainDelivery
 
 PUBLISHED = 1_664_432_235_000
 BORN = PUBLISHED + 250
@@ -63,7 +63,7 @@ def deliver(
     body: object, *, tag: str = "", born_at: int = BORN, fault: str = "", origin: str = "AC1"
 ) -> Delivery:
     encoded = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-    return Delivery(encoded, tag, "", "AC2", origin, 7, born_at, 0, fault)
+    return PlainDelivery(encoded, tag, "", "AC2", origin, 7, born_at, 0, fault)
 
 
 def decode(body: object, **delivery: Any) -> Message:

@@ -11,7 +11,7 @@ import pytest
 from jst_bridge.errors import UndecodableError
 from jst_bridge.messages import Decoder, family_of
 from jst_bridge.messages.json_text import parse
-from jst_bridge.ports import Delivery
+from jst_bridge.ports import Delivery, PlainDelivery
 
 BORN = 1_700_000_000_000
 FILES = sorted((Path(__file__).parent.parent / "data" / "samples").glob("*.json"))
@@ -65,7 +65,7 @@ def encoded(body: dict[str, Any]) -> bytes:
 
 
 def delivery(sample: Sample, body: bytes) -> Delivery:
-    return Delivery(body, sample["topic"], "", "AC1", "AC1", 1, BORN)
+    return PlainDelivery(body, sample["topic"], "", "AC1", "AC1", 1, BORN)
 
 
 def expected_id(fields: dict[str, Any], *names: str) -> str | None:

@@ -18,7 +18,16 @@ import pytest
 
 from jst_bridge.errors import ConfigurationError, StoreError
 from jst_bridge.messages.families import LogisticsTrace, Other, Refund, Trade
-from jst_bridge.ports import DeadLetter, Delivery, Gap, Landed, Landing, Message, Position, QueueKey
+from jst_bridge.ports import (
+    DeadLetter,
+    Gap,
+    Landed,
+    Landing,
+    Message,
+    PlainDelivery,
+    Position,
+    QueueKey,
+)
 from jst_bridge.store import SqliteStore, open_store
 
 QUEUE = QueueKey("jushita", "GID_bridge", "", "broker-a", "rmq_sys_jst_12345678", 3)
@@ -44,8 +53,15 @@ def message(key: str = "tb:1:1", **changes: Any) -> Message:
         "published_at": NOW,
         "published_from": "publish_time",
     }
-    delivery = Delivery(
-        body=body, tag="t", keys="k", transport_id=f"T{key}", origin_id=f"T{key}", offset=7, born_at=NOW
+    delivery = PlainDelivery(
+        body=body,
+        tag="t",
+        keys="k",
+        transport_id=f"T{key}",
+        origin_id=f"T{key}",
+        offset=7,
+        born_at=NOW,
+        queue=QUEUE,
     )
     return Message(key=key, content=content, delivery=delivery, **(fields | changes))
 
@@ -65,7 +81,7 @@ def dead(transport_id: str = "T1", **changes: Any) -> DeadLetter:
         "born_at": NOW,
         "body": b"{",
     }
-    delivery = Delivery(transport_id=transport_id, **(fields | changes))
+    delivery = PlainDelivery(transport_id=transport_id, **(fields | changes))
     return DeadLetter(queue=QUEUE, delivery=delivery, reason="not_json", detail="no JSON at byte 1")
 
 
