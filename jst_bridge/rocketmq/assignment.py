@@ -119,7 +119,8 @@ class Assignment:
         # What was pulled before still lands, but must not carry the committed offset past the new place.
         for batch in self._unsettled:
             batch.void = True
-        self.settled_offset = next_offset
+        # An admin's word counts at once; otherwise a crash must still find what is being landed.
+        self.settled_offset = next_offset if reset else min(self.settled_offset, next_offset)
         self.acknowledged_offset = None
         return self._enter(PulledBatch(self.queue, [], next_offset, 0, self, rewound=True))
 
@@ -157,9 +158,11 @@ class Assignment:
             return ()
         holes: list[Hole] = []
         for message in messages:
+            if not first <= message.queue_offset < next_offset:
+                continue  # a garbled record
             if message.queue_offset > first:
                 holes.append(Hole(first, message.queue_offset - 1, "lost at the broker"))
-            first = max(first, message.queue_offset + 1)
+            first = message.queue_offset + 1
         if next_offset > first:
             holes.append(Hole(first, next_offset - 1, "lost at the broker"))
         return tuple(holes)

@@ -71,17 +71,19 @@ class Client:
         self.handlers: dict[int, RequestHandler] = {}
         """What to do with requests of a broker, by code; others are refused with code 3."""
         self._links: dict[str, _Link] = {}
+        self._closed = False
         self._name_server = 0
         self._unique = f"{os.getpid()}#{time.time_ns()}{next(_serial)}{random.randrange(1000):03}"
-        self._local_host = "127.0.0.1"
+        self._local_host = ""
 
     @property
     def client_id(self) -> str:
         """`address@pid#unique`: never equal for two clients, or both would be given the same queues (4.2)."""
-        return f"{self._local_host}@{self._unique}"
+        return f"{self._local_host or '127.0.0.1'}@{self._unique}"
 
     async def close(self) -> None:
-        """Close every connection. Idempotent."""
+        """Close every connection; none is opened after that. Idempotent."""
+        self._closed = True
         links, self._links = list(self._links.values()), {}
         await asyncio.gather(*(link.close() for link in links))
 
@@ -134,6 +136,8 @@ class Client:
 
     async def connection(self, address: str) -> Connection:
         """The connection to a server, opened (or re-opened) where needed. Raises ConnectionFailed."""
+        if self._closed:
+            raise ConnectionFailed(f"{address}: this client is closed")
         link = self._links.get(address)
         if link is None:
             link = self._links[address] = _Link(self, address)
@@ -148,7 +152,8 @@ class Client:
     async def opened(self, connection: Connection) -> None:
         """Called by a link for each new connection."""
         if connection.address in self.settings.name_servers:
-            self._local_host = connection.local_host
+            # Once told it stays: another name server may be reached through another interface.
+            self._local_host = self._local_host or connection.local_host
         elif self.on_broker_connected is not None:
             await self.on_broker_connected(connection)
 
@@ -209,7 +214,10 @@ class Client:
             if frame.code == Response.SUCCESS:
                 route = decode_route(topic, frame.body)
                 self.routes[topic] = route
-                self.brokers.update(route.brokers)
+                # Anew from all routes, so that a broker that was taken away is not dialled for ever.
+                self.brokers = {
+                    name: ids for known in self.routes.values() for name, ids in known.brokers.items()
+                }
                 return route
             # One that restarted knows nothing for a while; another one may.
             self._name_server = (self._name_server + 1) % servers

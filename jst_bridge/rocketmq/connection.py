@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Final, cast
 
-from ..errors import ConfigurationError, ConnectionFailed, DecodeError, RequestTimeout
+from ..errors import ConnectionFailed, DecodeError, RequestTimeout
 from .codes import FrameFlag, Request
 from .frame import Frame, FrameReader, encode_frame
 
@@ -19,11 +19,11 @@ RequestHandler = Callable[["Connection", Frame], None]
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port` or `[ipv6]:port`. Raises ConfigurationError."""
+    """Host and port of `host:port` or `[ipv6]:port`. Raises ConnectionFailed: a route may hold anything."""
     host, separator, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigurationError(f"{address!r} is not a server address", remedy="write it as host:port")
+        raise ConnectionFailed(f"{address!r} is not a server address", remedy="write it as host:port")
     return host, int(port)
 
 
@@ -72,15 +72,15 @@ class Connection(asyncio.Protocol):
 
         Raises ConnectionFailed (the socket broke; whether the server acted is unknown) and RequestTimeout.
         """
-        if not self._writable.is_set():
-            await self._writable.wait()
         opaque = self._opaque
         self._opaque = 0 if opaque == _OPAQUE_LIMIT else opaque + 1
-        self._write(Frame(code, opaque, 0, ext, body))
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-        self._pending[opaque] = answer
         try:
             async with asyncio.timeout(timeout):
+                if not self._writable.is_set():
+                    await self._writable.wait()
+                self._write(Frame(code, opaque, 0, ext, body))
+                self._pending[opaque] = answer
                 return await answer
         except TimeoutError:
             raise RequestTimeout(

@@ -154,11 +154,11 @@ class Consumer:
                 await self.client.fetch_route(topic)
             await self._join()
             await self._look_for_retry_topic()
-            await self._rebalance()
+            complete = await self._rebalance()
         except BaseException:
             await self.stop()
             raise
-        self._spawn("rebalance", self._rebalance_loop())
+        self._spawn("rebalance", self._rebalance_loop(complete))
         self._spawn("heartbeat", self._heartbeat_loop())
         self._spawn("routes", self._route_loop())
         self._spawn("commit", self._commit_loop())
@@ -201,6 +201,7 @@ class Consumer:
         await self._membership.leave()
         await self.client.close()
         self._readings.clear()
+        self._leaving.clear()
 
     async def __aenter__(self) -> Consumer:
         await self.start()
@@ -265,6 +266,8 @@ class Consumer:
     async def commit(self) -> None:
         """Commit what is settled and not yet acknowledged, and wait for the brokers' word. Failures are logged."""
         assignments = [reading.assignment for reading in self._readings.values()]
+        # A lost queue whose last batch was settled: its own task may have been cancelled by a stop.
+        assignments += [entry for entry in self._leaving if not entry.in_flight]
         await asyncio.gather(*(self._commit(entry) for entry in assignments if entry.uncommitted))
 
     def progress(self) -> list[QueueProgress]:
@@ -304,8 +307,8 @@ class Consumer:
         if frame.ext.get("consumerGroup", self.settings.group) == self.settings.group:
             self._rebalance_now.set()
 
-    async def _rebalance_loop(self) -> None:
-        pause = REBALANCE_PERIOD
+    async def _rebalance_loop(self, complete: bool) -> None:
+        pause = REBALANCE_PERIOD if complete else REBALANCE_RETRY
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -338,15 +341,18 @@ class Consumer:
         """Start to read these queues. False when the start of one could not be learned, or its old life ends first."""
         ending = {assignment.queue for assignment in self._leaving}
         wanted = [queue for queue in queues if queue not in ending]
-        try:
-            offsets = await asyncio.gather(*(self._start_offset(queue, all_queues) for queue in wanted))
-        except CredentialsRefused:
-            raise
-        except (SourceError, DecodeError) as error:
-            log.warning("the start offsets of %s cannot be learned yet: %s", topic, error)
-            return False
+        offsets = await asyncio.gather(
+            *(self._start_offset(queue, all_queues) for queue in wanted), return_exceptions=True
+        )
+        complete = len(wanted) == len(queues)
         subscription = self._subscriptions[topic]
         for queue, found in zip(wanted, offsets, strict=True):
+            if isinstance(found, (SourceError, DecodeError)) and not isinstance(found, CredentialsRefused):
+                log.warning("where to start %s cannot be learned yet: %s", queue, found)
+                complete = False
+                continue
+            if isinstance(found, BaseException):
+                raise found
             offset = await self.adjust_start(queue, found)
             assignment = Assignment(queue, offset, filtered=bool(subscription.tags))
             puller = Puller(
@@ -356,7 +362,7 @@ class Consumer:
             task.add_done_callback(self._ended)
             self._readings[queue] = _Reading(assignment, task)
             log.info("reading %s from %d", queue, offset)
-        return len(wanted) == len(queues)
+        return complete
 
     async def _start_offset(self, queue: MessageQueue, all_queues: list[MessageQueue]) -> int:
         """The committed offset; without one, what the settings say (reference 4.5). A failure is never 0."""
@@ -364,13 +370,15 @@ class Consumer:
         committed = await committed_offset(self.client, group, queue)
         if committed is not None:
             return committed
+        start = self.settings.start_from
+        if start == "first":
+            return await min_offset(self.client, queue)
         others = (other for other in all_queues if other != queue)
         known = queue.topic == self._retry_topic
         for other in others:
             # A queue that was added later belongs to a group that reads already: from its beginning.
             known = known or await committed_offset(self.client, group, other) is not None
-        start = self.settings.start_from
-        if known or start == "first":
+        if known:
             return await min_offset(self.client, queue)
         if start == "last":
             return await max_offset(self.client, queue)

@@ -93,6 +93,11 @@ class Membership:
                 )
                 if frame.code == Response.SUCCESS:
                     return {str(member) for member in decode_json(frame.body)["consumerIdList"]}
+                refusal = self._client.refusal(
+                    frame, self._client.master(broker), Request.GET_CONSUMER_LIST_BY_GROUP
+                )
+                if isinstance(refusal, CredentialsRefused):
+                    raise refusal
                 log.debug("broker %s lists no member of %s: %s", broker, self._group, frame.remark)
             except CredentialsRefused:
                 raise

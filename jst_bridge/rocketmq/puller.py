@@ -129,11 +129,13 @@ class Puller:
         if frame.code == Response.FLOW_CONTROL:
             return 0.02
         assignment = self._assignment
-        next_offset = number(frame, "nextBeginOffset")
+        before = assignment.pull_offset
+        next_offset, end = number(frame, "nextBeginOffset"), number(frame, "maxOffset")
+        self._broker_id = number(frame, "suggestWhichBrokerId")
         if frame.code == Response.SUCCESS:
             messages, complete = decode_messages(frame.body)
             if not complete:
-                next_offset = messages[-1].queue_offset + 1
+                next_offset = min(max(before, messages[-1].queue_offset) + 1, next_offset)
             kept = messages
             if self._subscription.tags:
                 kept = [message for message in messages if self._subscription.matches(message.tag)]
@@ -147,11 +149,11 @@ class Puller:
             batch = assignment.moved(next_offset, _why_moved(frame.remark), reset=reset)
         else:
             batch = assignment.skipped(next_offset, "lost at the broker")
-        assignment.max_offset = number(frame, "maxOffset")
-        self._broker_id = number(frame, "suggestWhichBrokerId")
+        assignment.max_offset = end
         if batch is not None:
             self._intake.put(batch)
-        return 0.0
+        stuck = frame.code != Response.PULL_NOT_FOUND and assignment.pull_offset == before
+        return 0.1 if stuck else 0.0  # no sane broker answers so; a hot loop would not make it sane
 
     def _refused(self, error: SourceError | DecodeError) -> float:
         self._complain(str(error))

@@ -12,7 +12,6 @@ import pytest
 
 from jst_bridge.errors import (
     BrokerRefused,
-    ConfigurationError,
     ConnectionFailed,
     CredentialsRefused,
     RequestTimeout,
@@ -158,7 +157,7 @@ def test_a_server_that_does_not_listen_is_named() -> None:
 
 @pytest.mark.parametrize("address", ["", "host", "host:", ":1", "host:x", "host:0", "host:65536", "[::1]"])
 def test_an_address_without_host_or_port_is_refused(address: str) -> None:
-    with pytest.raises(ConfigurationError, match="not a server address"):
+    with pytest.raises(ConnectionFailed, match="not a server address"):
         parse_address(address)
 
 
