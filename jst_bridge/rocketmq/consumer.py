@@ -66,7 +66,7 @@ class ConsumerSettings:
     """Messages asked for in one pull; most brokers give at most 32."""
     queue_limit: int = 4096
     """Messages of one queue cached, from pull to settlement."""
-    memory_limit: int = 32 * 1024 * 1024
+    memory_limit: int = 12 * 1024 * 1024
     """Bytes of all queues cached, from pull to settlement, with what a message takes beside its body."""
     commit_period: float = 5.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 import zlib
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,7 @@ _MAGIC_V1, _MAGIC_V2 = 0xDAA320A7, 0xDAA320AB
 _COMPRESSED: Final = int(SysFlag.COMPRESSED)
 _IPV6_HOSTS: Final = int(SysFlag.BORN_HOST_IPV6 | SysFlag.STORE_HOST_IPV6)
 _INNER_BATCH: Final = int(SysFlag.NEED_UNWRAP | SysFlag.INNER_BATCH)
-_SIZE_AND_MAGIC = struct.Struct(">iI")
+_UNUSUAL: Final = _COMPRESSED | _IPV6_HOSTS
 _FIXED: Final = {
     flags: struct.Struct(
         f">iIiii qqi q {20 if flags & SysFlag.BORN_HOST_IPV6 else 8}s"
@@ -117,12 +117,13 @@ def decode_messages(data: bytes, *, size_limit: int = MAX_BATCH) -> tuple[list[M
     while at < end:
         if end - at < _FIXED_V4.size:
             raise DecodeError(f"{end - at} bytes left, too few for a stored message")
-        size, magic = _SIZE_AND_MAGIC.unpack_from(data, at)
+        fields = _FIXED_V4.unpack_from(data, at)
+        size = fields[0]
         if not _FIXED_V4.size < size <= end - at:
             raise DecodeError(f"stored message of {size} bytes does not fit the {end - at} that are left")
         if total > size_limit:
             return messages, False
-        message = _decode_one(data, at, at + size, magic)
+        message = _decode_ordinary(data, at, fields) or _decode_any(data, at, fields)
         if message.sys_flag & _INNER_BATCH == _INNER_BATCH and not message.fault:
             messages += _unwrap(message) or [_broken_batch(message, data[at : at + size])]
         else:
@@ -132,9 +133,35 @@ def decode_messages(data: bytes, *, size_limit: int = MAX_BATCH) -> tuple[list[M
     return messages, True
 
 
-def _decode_one(data: bytes, at: int, end: int, magic: int) -> MessageExt:
-    (_, _, crc, queue_id, flag, queue_offset, physical_offset, sys_flag, born_at, born_host, stored_at, store_host,
-     reconsume_times, prepared, body_length) = _FIXED_V4.unpack_from(data, at)  # fmt: skip
+def _decode_ordinary(data: bytes, at: int, fields: tuple[Any, ...]) -> MessageExt | None:
+    """Nearly every message: V1, IPv4, not compressed, nothing wrong with it. None for any other.
+
+    Nothing here that `_decode_any` would not do; it takes two thirds of the time.
+    """
+    (size, magic, crc, queue_id, flag, queue_offset, physical_offset, sys_flag, born_at, born_host, stored_at,
+     store_host, reconsume_times, prepared, body_length) = fields  # fmt: skip
+    body_at, end = at + _FIXED_V4.size, at + size
+    topic_at = body_at + body_length
+    if magic != _MAGIC_V1 or sys_flag & _UNUSUAL or not body_at <= topic_at < end:
+        return None
+    topic_end = topic_at + 1 + data[topic_at]
+    properties_at = topic_end + 2
+    if properties_at > end or data[topic_end] > 127:  # the length is signed
+        return None
+    properties_end = properties_at + (data[topic_end] << 8 | data[topic_end + 1])
+    topic = data[topic_at + 1 : topic_end]
+    if properties_end > end or not topic.isascii():
+        return None
+    return MessageExt(
+        topic.decode(), data[body_at:topic_at], data[properties_at:properties_end], queue_id, queue_offset,
+        physical_offset, born_at, stored_at, reconsume_times, sys_flag, born_host, store_host, flag, crc, prepared,
+    )  # fmt: skip
+
+
+def _decode_any(data: bytes, at: int, fields: tuple[Any, ...]) -> MessageExt:
+    (size, magic, crc, queue_id, flag, queue_offset, physical_offset, sys_flag, born_at, born_host, stored_at,
+     store_host, reconsume_times, prepared, body_length) = fields  # fmt: skip
+    end = at + size
     fixed = _FIXED_V4.size
     if sys_flag & _IPV6_HOSTS:
         layout = _FIXED[sys_flag & _IPV6_HOSTS]

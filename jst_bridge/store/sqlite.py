@@ -46,7 +46,7 @@ _REMEDIES: Final = {
 }
 
 _WAL_PAGES: Final = 4_000
-_CACHE_KIB: Final = 16_384
+_CACHE_KIB: Final = 12_288
 
 _Result = TypeVar("_Result")
 
