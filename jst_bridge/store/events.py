@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from jst_bridge.messages.families import LogisticsTrace, Refund, Trade
 from jst_bridge.ports import Message
@@ -12,6 +12,8 @@ from jst_bridge.store.folding import Event
 from jst_bridge.store.lifecycle import WHOLE_TRADE_TOPICS, refund_rank, trade_rank
 
 __all__ = ["Events"]
+
+_CENT: Final = Decimal("0.01")
 
 
 class Events:
@@ -117,7 +119,9 @@ def _append(events: dict[tuple[str, ...], list[Event]], key: tuple[str, ...], ev
 
 def _yuan(amount: Decimal | None) -> str | None:
     """Two decimals, rounded here so that no database rounds its own way."""
-    return None if amount is None else format(amount, ".2f")
+    if amount is None:
+        return None
+    return str(amount) if amount.same_quantum(_CENT) else format(amount, ".2f")
 
 
 def _millis(instant: datetime | None) -> int | None:

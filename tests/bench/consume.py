@@ -1,8 +1,9 @@
 """The Consumer of this project on a full topic, as one process: what `compare.py` runs beside the Java client.
 
-    python tests/bench/consume.py NAME_SERVER TOPIC GROUP MESSAGES raw|decode
+    python tests/bench/consume.py NAME_SERVER TOPIC GROUP MESSAGES raw|parse|decode
 
-`raw` only reads and unpacks; `decode` types every message (both JSON documents) and reads its seller.
+`raw` only reads and unpacks; `parse` does what the Java program does, both JSON documents into maps and user_nick
+read; `decode` makes typed and checked messages of them.
 Prints one JSON line: messages, seconds and CPU seconds since the first message, peak RSS in kB.
 """
 
@@ -14,6 +15,8 @@ import resource
 import sys
 import time
 
+import msgspec
+
 from jst_bridge.bridge import compose
 from jst_bridge.messages import Decoder
 from jst_bridge.ports import QueueKey
@@ -21,11 +24,17 @@ from jst_bridge.rocketmq import ClientSettings, ConsumerSettings
 from jst_bridge.sources.rocketmq import LandingLimits, RocketmqSource
 
 
+def parse(body: bytes) -> int:
+    envelope = msgspec.json.decode(body)
+    msgspec.json.decode(envelope["content"])
+    return len(envelope["user_nick"])
+
+
 async def nowhere(queue: QueueKey) -> int | None:
     return None
 
 
-async def main(name_server: str, topic: str, group: str, wanted: int, *, decode: bool) -> dict[str, float]:
+async def main(name_server: str, topic: str, group: str, wanted: int, mode: str) -> dict[str, float]:
     settings = ConsumerSettings(ClientSettings((name_server,)), group=group, subscriptions={topic: "*"})
     source = RocketmqSource("bench", settings, LandingLimits(), nowhere, shared=False)
     decoder = Decoder("bench", "12345678")
@@ -36,7 +45,9 @@ async def main(name_server: str, topic: str, group: str, wanted: int, *, decode:
         batches = await source.receive()
         if not seen:
             begun, cpu = time.perf_counter(), time.process_time()
-        if decode:
+        if mode == "parse":
+            characters += sum(parse(one.body) for batch in batches for one in batch.deliveries)
+        elif mode == "decode":
             characters += sum(len(message.seller) for message in compose(decoder, batches).messages)
         seen += sum(len(batch.deliveries) for batch in batches)
         source.settle(batches)
@@ -53,4 +64,4 @@ async def main(name_server: str, topic: str, group: str, wanted: int, *, decode:
 
 if __name__ == "__main__":
     server, topic, group, count, mode = sys.argv[1:]
-    print(json.dumps(asyncio.run(main(server, topic, group, int(count), decode=mode == "decode"))))
+    print(json.dumps(asyncio.run(main(server, topic, group, int(count), mode))))
