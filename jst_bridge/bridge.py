@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from .errors import StoreUnavailable, UndecodableError
+from .errors import SourceError, StoreUnavailable, UndecodableError
 from .ports import Batch, DeadLetter, Delivery, Landed, Landing, Message, Position, QueueKey, Source, Store
 from .worker import Worker
 
@@ -141,14 +141,30 @@ class Bridge:
                     )  # fmt: skip
                     await source.stop()
                     left_group = True
-                await self._pause(pause * random.uniform(0.7, 1.0))
+                await asyncio.sleep(pause * random.uniform(0.7, 1.0))
                 pause = min(RETRY_LAST, pause * 2)
             else:
                 self._store_is_well()
                 self._count(source, landing, landed)
-                if left_group and not self._stopping.is_set():
-                    await source.start()
+                if left_group:
+                    await self._rejoin(source)
                 return not left_group
+
+    async def _rejoin(self, source: Source) -> None:
+        """Start a source that left its group. A server that is away now is no reason to end."""
+        pause = RETRY_FIRST
+        while not self._stopping.is_set():
+            try:
+                await source.start()
+            except SourceError as error:
+                if not error.retriable:
+                    raise
+                log.warning("source %s cannot rejoin its consumer group yet: %s", source.name, error)
+                await asyncio.sleep(pause * random.uniform(0.7, 1.0))
+                pause = min(RETRY_LAST, pause * 2)
+            else:
+                log.warning("source %s rejoined its consumer group", source.name)
+                return
 
     def _count(self, source: Source, landing: Landing, landed: Landed) -> None:
         self.total.add(landed)
@@ -175,9 +191,6 @@ class Bridge:
         if self.store_down_since is not None:
             log.warning("the store is back after %.1f s", time.monotonic() - self.store_down_since)
             self.store_down_since = None
-
-    async def _pause(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 def compose(decoder: Decode, batches: Sequence[Batch]) -> Landing:

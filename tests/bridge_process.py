@@ -47,8 +47,10 @@ class Installation:
         group: str,
         *,
         source: Mapping[str, object] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
+        self.environ = {**os.environ, **(environ or {})}
         self.topic = topic
         self.group = group
         self.database = directory / "jst-bridge.db"
@@ -77,7 +79,7 @@ class Installation:
             timeout=timeout,
             check=False,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **(environ or {})},
+            env={**self.environ, **(environ or {})},
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
@@ -133,6 +135,7 @@ class BridgeProcess:
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
+            env=installation.environ,
             start_new_session=True,
         )
 

@@ -25,6 +25,7 @@ from ..errors import (
     ConnectionFailed,
     CredentialsRefused,
     DecodeError,
+    JstBridgeError,
     SourceError,
 )
 from .allocation import allocate_averagely
@@ -328,10 +329,11 @@ class Consumer:
             if members is None or not queues:
                 complete = False
                 continue
-            mine = set(allocate_averagely(queues, members, self.client.client_id))
             if self.client.client_id not in members:
-                self._heartbeat_now.set()  # the brokers forgot us: say that we live
+                self._heartbeat_now.set()  # the broker forgot us: say that we live, and keep what we have
                 complete = False
+                continue
+            mine = set(allocate_averagely(queues, members, self.client.client_id))
             lost = [queue for queue in self._readings if queue.topic == topic and queue not in mine]
             await asyncio.gather(*(self._revoke(queue) for queue in lost))
             complete &= await self._assign(topic, sorted(mine - self._readings.keys()), queues)
@@ -353,7 +355,14 @@ class Consumer:
                 continue
             if isinstance(found, BaseException):
                 raise found
-            offset = await self.adjust_start(queue, found)
+            try:
+                offset = await self.adjust_start(queue, found)
+            except JstBridgeError as error:
+                if not error.retriable:
+                    raise
+                log.warning("where to start %s cannot be learned yet: %s", queue, error)
+                complete = False
+                continue
             assignment = Assignment(queue, offset, filtered=bool(subscription.tags))
             puller = Puller(
                 self.client, self.settings.group, subscription, assignment, self, self.settings.pull_batch

@@ -63,7 +63,8 @@ class RocketmqSource:
         self._running.settle(batch.receipt for batch in batches)
 
     async def commit(self) -> None:
-        await self._running.commit()
+        if self._consumer is not None:
+            await self._consumer.commit()
 
     def quiesce(self) -> None:
         if self._consumer is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.bridge_process import BridgeProcess, Installation, lag
-from tests.cluster import RunningCluster, wait_until
+from tests.cluster import ClusterError, RunningCluster, wait_until
 from tests.traffic import Fact, Truth, traffic
 
 MESSAGES = int(os.environ.get("JST_TEST_KILL_MESSAGES", "6000"))
@@ -162,6 +162,29 @@ def test_a_locked_store_holds_everything_back_and_goes_on_by_itself(
             assert installation.count() == 500
         installation.wait_for(1500)
         bridge.wait_for_log("the store is back")
+        bridge.signal(signal.SIGTERM)
+        assert bridge.wait().code == 0
+    installation.assert_equals(Truth.of(facts))
+
+
+@pytest.mark.timeout(180)
+def test_a_store_that_stays_locked_makes_it_leave_the_group_until_it_is_back(
+    tmp_path: Path, cluster: RunningCluster, topic: str, group: str
+) -> None:
+    impatient = {"JST_RUN__LEAVE_AFTER": "0.5"}
+    installation = Installation(tmp_path, cluster.name_server, topic, group, environ=impatient)
+    facts = list(traffic(900, seed=SEED))
+    cluster.publish(fact.line(topic) for fact in facts[:300])
+    with installation.start() as bridge:
+        installation.wait_for(300)
+        with installation_locked(installation):
+            cluster.publish(fact.line(topic) for fact in facts[300:600])
+            bridge.wait_for_log("leaves its consumer group")
+            with pytest.raises(ClusterError, match="online"):
+                cluster.admin("consumerConnection", "-g", group)
+        bridge.wait_for_log("rejoined its consumer group")
+        cluster.publish(fact.line(topic) for fact in facts[600:])
+        installation.wait_for(900)
         bridge.signal(signal.SIGTERM)
         assert bridge.wait().code == 0
     installation.assert_equals(Truth.of(facts))

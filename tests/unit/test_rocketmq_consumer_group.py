@@ -115,7 +115,7 @@ def test_a_queue_taken_away_while_a_batch_is_handed_out_is_committed_once_after_
             batches = await receive(consumer)
             await cluster.broker.until_told(PULL, 2)
             cluster.queue().commits.clear()
-            cluster.members = ["~"]
+            cluster.members = ["", "me"]
             await rebalanced(cluster)
             assert consumer.progress() == []
             assert cluster.queue().commits == []
@@ -133,7 +133,7 @@ def test_a_queue_that_comes_back_waits_for_the_end_of_its_former_life() -> None:
             cluster.publish(3)
             batches = await receive(consumer)
             await cluster.broker.until_told(PULL, 2)
-            cluster.members = ["~"]
+            cluster.members = ["", "me"]
             await rebalanced(cluster)
             cluster.members = ["me"]
             await rebalanced(cluster)
@@ -152,7 +152,7 @@ def test_batches_of_a_lost_queue_that_nobody_took_yet_are_dropped() -> None:
             cluster.publish(3)
             await cluster.broker.until_told(PULL, 2)
             assert consumer.waiting
-            cluster.members = ["~"]
+            cluster.members = ["", "me"]
             await rebalanced(cluster)
             cluster.members = ["me"]
             cluster.notify()
@@ -163,14 +163,15 @@ def test_batches_of_a_lost_queue_that_nobody_took_yet_are_dropped() -> None:
     run(work())
 
 
-def test_a_member_list_without_us_brings_a_heartbeat_at_once() -> None:
+def test_a_member_list_without_us_brings_a_heartbeat_at_once_and_keeps_the_queues() -> None:
     async def work() -> None:
-        async with ScriptedCluster() as cluster, cluster.consumer():
+        async with ScriptedCluster() as cluster, cluster.consumer() as consumer:
             await cluster.broker.until_told(PULL)
             before = len(cluster.broker.told(HEARTBEAT))
             cluster.members = ["~"]
             cluster.notify()
             await cluster.broker.until_told(HEARTBEAT, before + 1)
+            assert queue_ids(consumer) == [0]
 
     run(work())
 

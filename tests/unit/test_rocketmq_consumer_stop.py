@@ -89,7 +89,7 @@ def test_a_queue_lost_before_a_stop_is_still_committed_when_its_batch_is_settled
                 cluster.publish(3)
                 batches = await receive(consumer)
                 await cluster.broker.until_told(PULL, 2)
-                cluster.members = ["~"]
+                cluster.members = ["", "me"]
                 await rebalanced(cluster)
                 consumer.quiesce()
                 consumer.settle(batches)
@@ -104,7 +104,7 @@ def test_settling_after_a_stop_opens_no_connection() -> None:
             async with cluster.consumer() as consumer:
                 cluster.publish(3)
                 batches = await receive(consumer)
-                cluster.members = ["~"]
+                cluster.members = ["", "me"]
                 await rebalanced(cluster)
             accepted = cluster.broker.accepted
             consumer.settle(batches)  # `run` sees a task that this would start
