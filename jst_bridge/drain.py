@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Final, Self
 
-from .errors import DecodeError, SourceError, TopicNotFound
+from .errors import DecodeError, SourceError
 from .rocketmq import Client, ConsumerSettings, MessageQueue
 from .rocketmq.offsets import committed_offset, max_offset
 
@@ -36,11 +35,7 @@ class DrainMark:
         """Note the ends now. Raises SourceError."""
         client = Client(settings.client)
         try:
-            queues: list[MessageQueue] = []
-            for topic in settings.subscriptions:
-                queues += (await client.fetch_route(topic)).read_queues()
-            with contextlib.suppress(TopicNotFound):  # nobody ever sent a message back
-                queues += (await client.fetch_route(f"%RETRY%{settings.group}")).read_queues()
+            queues = await client.queues_of_group(settings.subscriptions, settings.group)
             ends = await asyncio.gather(*(max_offset(client, queue) for queue in queues))
         except BaseException:
             await client.close()

@@ -6,11 +6,10 @@ Nothing here joins a consumer group or moves an offset.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from .errors import DecodeError, JstBridgeError, SourceError, TopicNotFound
+from .errors import DecodeError, JstBridgeError, SourceError
 from .ports import QueueKey
 from .rocketmq import Client, ConsumerSettings, MessageQueue
 from .rocketmq.codes import Request, Response
@@ -57,11 +56,7 @@ async def lags(source: str, settings: ConsumerSettings, positions: Mapping[Queue
     """Every queue of the system topic, and of the group's retry topic when there is one. Raises SourceError."""
     client = Client(settings.client)
     try:
-        queues: list[MessageQueue] = []
-        for topic in settings.subscriptions:
-            queues += (await client.fetch_route(topic)).read_queues()
-        with contextlib.suppress(TopicNotFound):  # nobody ever sent a message back
-            queues += (await client.fetch_route(f"%RETRY%{settings.group}")).read_queues()
+        queues = await client.queues_of_group(settings.subscriptions, settings.group)
 
         async def look(queue: MessageQueue) -> QueueLag:
             end, committed = await asyncio.gather(

@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -225,6 +225,15 @@ class Client:
             f"the name server knows no topic {topic}",
             remedy="check system_topic (rmq_sys_jst_<app key>) and that message sync is enabled for the app",
         )
+
+    async def queues_of_group(self, topics: Iterable[str], group: str) -> list[MessageQueue]:
+        """The queues of these topics, and of the group's retry topic when there is one. Raises SourceError."""
+        queues: list[MessageQueue] = []
+        for topic in topics:
+            queues += (await self.fetch_route(topic)).read_queues()
+        with contextlib.suppress(TopicNotFound):  # nobody ever sent a message back
+            queues += (await self.fetch_route(f"%RETRY%{group}")).read_queues()
+        return queues
 
     async def fetch_cluster(self) -> dict[str, dict[int, str]]:
         """Every broker the name server knows: name -> id -> address."""

@@ -15,20 +15,17 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal
 
 from ..errors import (
-    BrokerRefused,
     ConfigurationError,
     ConnectionFailed,
     CredentialsRefused,
     DecodeError,
-    JstBridgeError,
     SourceError,
 )
-from .allocation import allocate_averagely
 from .assignment import Assignment, PulledBatch
 from .client import Client, ClientSettings
 from .codes import Request
@@ -36,8 +33,8 @@ from .connection import Connection
 from .frame import Frame
 from .membership import Membership
 from .message import MessageQueue
-from .offsets import commit_offset, committed_offset, max_offset, min_offset, offset_at
 from .puller import Puller
+from .share import Share
 from .subscription import Subscription
 
 __all__ = ["Consumer", "ConsumerSettings", "QueueProgress"]
@@ -91,18 +88,6 @@ class QueueProgress:
     """The broker's maximum offset when the last pull was answered."""
 
 
-async def _as_given(queue: MessageQueue, offset: int) -> int:
-    return offset
-
-
-@dataclass(slots=True)
-class _Reading:
-    """One assigned queue and the task that reads it."""
-
-    assignment: Assignment
-    task: asyncio.Task[None] | None = field(default=None)
-
-
 class Consumer:
     """One member of a consumer group. Start, receive, settle, stop; an `async with` starts and stops."""
 
@@ -124,9 +109,7 @@ class Consumer:
             self._subscriptions.values(),
             start if isinstance(start, str) else "time",
         )
-        self._readings: dict[MessageQueue, _Reading] = {}
-        self._leaving: set[Assignment] = set()
-        """Taken away while a batch of theirs was handed out: committed once more when it is settled."""
+        self._share = Share(self.client, self._membership, self._subscriptions, start, self._read)
         self._ready: deque[PulledBatch] = deque()
         self._weight = 0
         self._arrived = asyncio.Event()
@@ -136,9 +119,11 @@ class Consumer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._state: Literal["new", "running", "quiet", "stopped"] = "new"
-        self.adjust_start: Callable[[MessageQueue, int], Awaitable[int]] = _as_given
-        """Awaited with each newly assigned queue and its start offset: where to start instead."""
         self.client.handlers[Request.NOTIFY_CONSUMER_IDS_CHANGED] = self._members_changed
+
+    def adjust_start(self, adjust: Callable[[MessageQueue, int], Awaitable[int]]) -> None:
+        """Have `adjust` awaited with each newly assigned queue and its start offset: where to start instead."""
+        self._share.adjust_start = adjust
 
     # --- life ---------------------------------------------------------------------------------------
 
@@ -155,7 +140,7 @@ class Consumer:
                 await self.client.fetch_route(topic)
             await self._join()
             await self._look_for_retry_topic()
-            complete = await self._rebalance()
+            complete = await self._share.rebalance()
         except BaseException:
             await self.stop()
             raise
@@ -189,7 +174,7 @@ class Consumer:
         self._arrived.set()
 
     def _background(self) -> list[asyncio.Task[None]]:
-        return [*self._tasks, *(entry.task for entry in self._readings.values() if entry.task is not None)]
+        return [*self._tasks, *self._share.readers]
 
     async def stop(self) -> None:
         """Quiesce, commit what is settled, leave the group, close. Idempotent; never raises for a server."""
@@ -201,8 +186,7 @@ class Consumer:
         await self.commit()
         await self._membership.leave()
         await self.client.close()
-        self._readings.clear()
-        self._leaving.clear()
+        self._share.clear()
 
     async def __aenter__(self) -> Consumer:
         await self.start()
@@ -261,26 +245,18 @@ class Consumer:
             assignment = batch.assignment
             assignment.settle(batch)
             self._release(batch.weight)
-            if assignment.dropped and not assignment.in_flight and assignment in self._leaving:
+            if assignment.dropped and self._share.given_away(assignment):
                 self._spawn(f"leave {assignment.queue}", self._leave(assignment))
 
     async def commit(self) -> None:
         """Commit what is settled and not yet acknowledged, and wait for the brokers' word. Failures are logged."""
-        assignments = [reading.assignment for reading in self._readings.values()]
-        # A lost queue whose last batch was settled: its own task may have been cancelled by a stop.
-        assignments += [entry for entry in self._leaving if not entry.in_flight]
-        await asyncio.gather(*(self._commit(entry) for entry in assignments if entry.uncommitted))
+        await self._share.commit()
 
     def progress(self) -> list[QueueProgress]:
         """The assigned queues, sorted."""
         return [
-            QueueProgress(
-                queue,
-                entry.assignment.settled_offset,
-                entry.assignment.pull_offset,
-                entry.assignment.max_offset,
-            )
-            for queue, entry in sorted(self._readings.items())
+            QueueProgress(queue, entry.settled_offset, entry.pull_offset, entry.max_offset)
+            for queue, entry in sorted(self._share.assignments.items())
         ]
 
     # --- intake: what the pull loops call -----------------------------------------------------------
@@ -302,7 +278,7 @@ class Consumer:
     def unregistered(self) -> None:
         self._heartbeat_now.set()
 
-    # --- rebalance ----------------------------------------------------------------------------------
+    # --- the share of the queues ----------------------------------------------------------------------------------
 
     def _members_changed(self, connection: Connection, frame: Frame) -> None:
         if frame.ext.get("consumerGroup", self.settings.group) == self.settings.group:
@@ -315,100 +291,17 @@ class Consumer:
                 async with asyncio.timeout(pause):
                     await self._rebalance_now.wait()
             self._rebalance_now.clear()
-            pause = REBALANCE_PERIOD if await self._rebalance() else REBALANCE_RETRY
+            pause = REBALANCE_PERIOD if await self._share.rebalance() else REBALANCE_RETRY
 
-    async def _rebalance(self) -> bool:
-        """One round over all topics; runs in one task only. False: something is left for a round soon."""
-        complete = True
-        for topic in self._subscriptions:
-            route = self.client.routes.get(topic)
-            if route is None:
-                continue
-            queues = route.read_queues()
-            members = await self._membership.members(sorted({queue.broker for queue in queues}))
-            if members is None or not queues:
-                complete = False
-                continue
-            if self.client.client_id not in members:
-                self._heartbeat_now.set()  # the broker forgot us: say that we live, and keep what we have
-                complete = False
-                continue
-            mine = set(allocate_averagely(queues, members, self.client.client_id))
-            lost = [queue for queue in self._readings if queue.topic == topic and queue not in mine]
-            await asyncio.gather(*(self._revoke(queue) for queue in lost))
-            complete &= await self._assign(topic, sorted(mine - self._readings.keys()), queues)
-        return complete
-
-    async def _assign(self, topic: str, queues: list[MessageQueue], all_queues: list[MessageQueue]) -> bool:
-        """Start to read these queues. False when the start of one could not be learned, or its old life ends first."""
-        ending = {assignment.queue for assignment in self._leaving}
-        wanted = [queue for queue in queues if queue not in ending]
-        offsets = await asyncio.gather(
-            *(self._start_offset(queue, all_queues) for queue in wanted), return_exceptions=True
-        )
-        complete = len(wanted) == len(queues)
-        subscription = self._subscriptions[topic]
-        for queue, found in zip(wanted, offsets, strict=True):
-            if isinstance(found, (SourceError, DecodeError)) and not isinstance(found, CredentialsRefused):
-                log.warning("where to start %s cannot be learned yet: %s", queue, found)
-                complete = False
-                continue
-            if isinstance(found, BaseException):
-                raise found
-            try:
-                offset = await self.adjust_start(queue, found)
-            except JstBridgeError as error:
-                if not error.retriable:
-                    raise
-                log.warning("where to start %s cannot be learned yet: %s", queue, error)
-                complete = False
-                continue
-            assignment = Assignment(queue, offset, filtered=bool(subscription.tags))
-            puller = Puller(
-                self.client, self.settings.group, subscription, assignment, self, self.settings.pull_batch
-            )
-            task = asyncio.create_task(puller.run(), name=f"pull {queue}")
-            task.add_done_callback(self._ended)
-            self._readings[queue] = _Reading(assignment, task)
-            log.info("reading %s from %d", queue, offset)
-        return complete
-
-    async def _start_offset(self, queue: MessageQueue, all_queues: list[MessageQueue]) -> int:
-        """The committed offset; without one, what the settings say (reference 4.5). A failure is never 0."""
-        group = self.settings.group
-        committed = await committed_offset(self.client, group, queue)
-        if committed is not None:
-            return committed
-        start = self.settings.start_from
-        if start == "first":
-            return await min_offset(self.client, queue)
-        others = (other for other in all_queues if other != queue)
-        known = queue.topic == self._retry_topic
-        for other in others:
-            # A queue that was added later belongs to a group that reads already: from its beginning.
-            known = known or await committed_offset(self.client, group, other) is not None
-        if known:
-            return await min_offset(self.client, queue)
-        if start == "last":
-            return await max_offset(self.client, queue)
-        return await offset_at(self.client, queue, start)
-
-    async def _revoke(self, queue: MessageQueue) -> None:
-        """Give a queue away: no further pull; what was handed out is settled first, then one last commit."""
-        reading = self._readings.pop(queue)
-        assignment = reading.assignment
-        assignment.dropped = True
-        if reading.task is not None:
-            reading.task.cancel()
-        log.info("no longer reading %s, settled up to %d", queue, assignment.settled_offset)
-        if assignment.in_flight:
-            self._leaving.add(assignment)
-        else:
-            await self._commit(assignment)
+    def _read(self, subscription: Subscription, assignment: Assignment) -> asyncio.Task[None]:
+        settings = self.settings
+        puller = Puller(self.client, settings.group, subscription, assignment, self, settings.pull_batch)
+        task = asyncio.create_task(puller.run(), name=f"pull {assignment.queue}")
+        task.add_done_callback(self._ended)
+        return task
 
     async def _leave(self, assignment: Assignment) -> None:
-        await self._commit(assignment)
-        self._leaving.discard(assignment)
+        await self._share.leave(assignment)
         self._rebalance_now.set()  # the queue may have come back meanwhile
 
     # --- keeping up ---------------------------------------------------------------------------------
@@ -453,20 +346,6 @@ class Consumer:
         while True:
             await asyncio.sleep(self.settings.commit_period)
             await self.commit()
-
-    async def _commit(self, assignment: Assignment) -> None:
-        offset = assignment.settled_offset
-        if assignment.acknowledged_offset == offset:
-            return
-        try:
-            await commit_offset(self.client, self.settings.group, assignment.queue, offset)
-        except BrokerRefused as error:
-            log.warning("offset %d of %s was not taken: %s", offset, assignment.queue, error)
-        except SourceError as error:
-            # Unknown outcome counts as failed: it is sent again, and messages that come again are absorbed.
-            log.warning("offset %d of %s is not known to be committed: %s", offset, assignment.queue, error)
-        else:
-            assignment.acknowledged_offset = offset
 
     # --- tasks --------------------------------------------------------------------------------------
 

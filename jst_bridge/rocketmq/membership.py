@@ -34,7 +34,7 @@ class Membership:
         self, client: Client, group: str, subscriptions: Iterable[Subscription], consume_from: str
     ) -> None:
         self._client = client
-        self._group = group
+        self.group = group
         self._subscriptions = list(subscriptions)
         self._consume_from = CONSUME_FROM[consume_from]
         client.on_broker_connected = self.announce
@@ -47,7 +47,7 @@ class Membership:
                     {
                         "consumeFromWhere": self._consume_from,
                         "consumeType": "CONSUME_PASSIVELY",
-                        "groupName": self._group,
+                        "groupName": self.group,
                         "messageModel": "CLUSTERING",
                         "subscriptionDataSet": [entry.as_heartbeat() for entry in self._subscriptions],
                         "unitMode": False,
@@ -88,7 +88,7 @@ class Membership:
                 frame = await self._client.call(
                     self._client.master(broker),
                     Request.GET_CONSUMER_LIST_BY_GROUP,
-                    {"consumerGroup": self._group},
+                    {"consumerGroup": self.group},
                     accept=(Response.SUCCESS, Response.SYSTEM_ERROR),
                 )
                 if frame.code == Response.SUCCESS:
@@ -98,11 +98,11 @@ class Membership:
                 )
                 if isinstance(refusal, CredentialsRefused):
                     raise refusal
-                log.debug("broker %s lists no member of %s: %s", broker, self._group, frame.remark)
+                log.debug("broker %s lists no member of %s: %s", broker, self.group, frame.remark)
             except CredentialsRefused:
                 raise
             except (SourceError, DecodeError) as error:
-                log.warning("broker %s did not list the members of %s: %s", broker, self._group, error)
+                log.warning("broker %s did not list the members of %s: %s", broker, self.group, error)
             except (KeyError, TypeError):
                 log.warning("broker %s answered a member list without consumerIdList", broker)
         return None
@@ -115,7 +115,7 @@ class Membership:
                 await self._client.call(
                     address,
                     Request.UNREGISTER_CLIENT,
-                    {"clientID": self._client.client_id, "consumerGroup": self._group},
+                    {"clientID": self._client.client_id, "consumerGroup": self.group},
                 )
             except SourceError as error:
                 # The broker notices the closed socket anyway.

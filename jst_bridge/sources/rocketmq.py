@@ -51,7 +51,7 @@ class RocketmqSource:
     async def start(self) -> None:
         """Join the group with a new consumer. Raises SourceError."""
         consumer = Consumer(self.settings)
-        consumer.adjust_start = self._compare_with_position
+        consumer.adjust_start(self._compare_with_position)
         self._consumer = consumer
         await consumer.start()
 

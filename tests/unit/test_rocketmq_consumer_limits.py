@@ -99,7 +99,7 @@ def test_an_error_nobody_expected_is_raised_by_receive_and_logged(caplog: pytest
         async def broken(queue: object, offset: int) -> int:
             raise RuntimeError("a bug of ours")
 
-        consumer.adjust_start = broken
+        consumer.adjust_start(broken)
         cluster.members = ["", "me"]
         cluster.notify()
         await cluster.broker.until_told(Request.UPDATE_CONSUMER_OFFSET)

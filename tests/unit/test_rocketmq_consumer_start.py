@@ -149,7 +149,7 @@ def test_the_start_may_be_adjusted_by_the_caller() -> None:
                 asked.append((queue, offset))
                 return 3
 
-            consumer.adjust_start = lower
+            consumer.adjust_start(lower)
             async with consumer:
                 assert await first_offsets(cluster, 1) == {(TOPIC, 0): 3}
             assert asked == [(MessageQueue(TOPIC, "broker-a", 0), 8)]
