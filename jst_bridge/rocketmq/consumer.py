@@ -14,7 +14,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -34,7 +34,7 @@ from .frame import Frame
 from .membership import Membership
 from .message import MessageQueue
 from .puller import Puller
-from .share import Share
+from .share import AdjustStart, Share
 from .subscription import Subscription
 
 __all__ = ["Consumer", "ConsumerSettings", "QueueProgress"]
@@ -121,8 +121,11 @@ class Consumer:
         self._state: Literal["new", "running", "quiet", "stopped"] = "new"
         self.client.handlers[Request.NOTIFY_CONSUMER_IDS_CHANGED] = self._members_changed
 
-    def adjust_start(self, adjust: Callable[[MessageQueue, int], Awaitable[int]]) -> None:
-        """Have `adjust` awaited with each newly assigned queue and its start offset: where to start instead."""
+    def adjust_start(self, adjust: AdjustStart) -> None:
+        """Have `adjust` awaited for each newly assigned queue: where to start instead.
+
+        It is given the queue, the offset to start at, and the committed offset (None: the group has none).
+        """
         self._share.adjust_start = adjust
 
     # --- life ---------------------------------------------------------------------------------------

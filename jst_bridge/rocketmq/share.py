@@ -16,15 +16,16 @@ from .message import MessageQueue
 from .offsets import commit_offset, committed_offset, max_offset, min_offset, offset_at
 from .subscription import Subscription
 
-__all__ = ["Share"]
+__all__ = ["AdjustStart", "Share"]
 
 log = logging.getLogger(__name__)
 
 Read = Callable[[Subscription, Assignment], asyncio.Task[None]]
+AdjustStart = Callable[[MessageQueue, int, int | None], Awaitable[int]]
 
 
-async def _as_given(queue: MessageQueue, offset: int) -> int:
-    return offset
+async def _as_given(queue: MessageQueue, start: int, committed: int | None) -> int:
+    return start
 
 
 class Share:
@@ -40,7 +41,7 @@ class Share:
     ) -> None:
         """`read` starts the task that reads one assignment."""
         self.assignments: dict[MessageQueue, Assignment] = {}
-        self.adjust_start: Callable[[MessageQueue, int], Awaitable[int]] = _as_given
+        self.adjust_start: AdjustStart = _as_given
         self._client = client
         self._membership = membership
         self._group = membership.group
@@ -95,7 +96,7 @@ class Share:
             if isinstance(found, BaseException):
                 raise found
             try:
-                offset = await self.adjust_start(queue, found)
+                offset = await self.adjust_start(queue, *found)
             except JstBridgeError as error:
                 if not error.retriable:
                     raise
@@ -108,12 +109,17 @@ class Share:
             log.info("reading %s from %d", queue, offset)
         return complete
 
-    async def _start_offset(self, queue: MessageQueue, all_queues: list[MessageQueue]) -> int:
-        """The committed offset; without one, what the settings say (reference 4.5). A failure is never 0."""
-        group = self._group
-        committed = await committed_offset(self._client, group, queue)
+    async def _start_offset(
+        self, queue: MessageQueue, all_queues: list[MessageQueue]
+    ) -> tuple[int, int | None]:
+        """Where to start, and what is committed (reference 4.5). A failure is never 0."""
+        committed = await committed_offset(self._client, self._group, queue)
         if committed is not None:
-            return committed
+            return committed, committed
+        return await self._first_start(queue, all_queues), None
+
+    async def _first_start(self, queue: MessageQueue, all_queues: list[MessageQueue]) -> int:
+        """Where to start a queue without a committed offset: what the settings say."""
         start = self._start_from
         if start == "first":
             return await min_offset(self._client, queue)
@@ -121,7 +127,7 @@ class Share:
         known = queue.topic.startswith("%RETRY%")
         for other in others:
             # A queue that was added later belongs to a group that reads already: from its beginning.
-            known = known or await committed_offset(self._client, group, other) is not None
+            known = known or await committed_offset(self._client, self._group, other) is not None
         if known:
             return await min_offset(self._client, queue)
         if start == "last":

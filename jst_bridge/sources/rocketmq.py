@@ -99,25 +99,25 @@ class RocketmqSource:
             receipt=pulled,
         )
 
-    async def _compare_with_position(self, queue: MessageQueue, offset: int) -> int:
+    async def _compare_with_position(self, queue: MessageQueue, start: int, committed: int | None) -> int:
         """Where to start, given where the broker says the group is (design, section 3: positions)."""
         position = await self._position_of(self._key(queue))
-        if position is None or position >= offset:
-            return offset  # what comes again is absorbed
-        if self._shared:
+        if position is not None and position >= start:
+            return start  # what comes again is absorbed
+        if position is not None and (self._shared or committed is None):
             log.warning(
-                "%s: the group has committed %d, the store has landed up to %d: starting at %d",
-                queue, offset, position, position,
-            )  # fmt: skip
+                "%s: starting at %d, up to which the store has landed, not at %d", queue, position, start
+            )
             return position
-        explained = self.settings.subscriptions.get(queue.topic, "*") != "*"
-        log.log(
-            logging.INFO if explained else logging.WARNING,
-            "%s: the group has committed %d, this store has landed up to %d. Fine when another host's store "
-            "has the rest, or tags filtered it out; after restoring the store from a copy it is not",
-            queue, offset, position,
-        )  # fmt: skip
-        return offset
+        if committed:
+            explained = self.settings.subscriptions.get(queue.topic, "*") != "*"
+            log.log(
+                logging.INFO if explained else logging.WARNING,
+                "%s: the group has committed %d, this store has landed up to %d. Fine when another host's store "
+                "has the rest, or tags filtered it out; after losing or restoring the store it is not",
+                queue, committed, position or 0,
+            )  # fmt: skip
+        return start
 
 
 class RocketmqDelivery(msgspec.Struct, gc=False):

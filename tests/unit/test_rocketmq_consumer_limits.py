@@ -96,7 +96,7 @@ def test_a_background_task_that_dies_is_raised_by_receive(monkeypatch: pytest.Mo
 
 def test_an_error_nobody_expected_is_raised_by_receive_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def script(cluster: ScriptedCluster, consumer: Consumer) -> None:
-        async def broken(queue: object, offset: int) -> int:
+        async def broken(queue: object, start: int, committed: object) -> int:
             raise RuntimeError("a bug of ours")
 
         consumer.adjust_start(broken)

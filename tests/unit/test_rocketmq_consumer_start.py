@@ -145,7 +145,7 @@ def test_the_start_may_be_adjusted_by_the_caller() -> None:
             consumer = cluster.consumer()
             asked: list[tuple[MessageQueue, int]] = []
 
-            async def lower(queue: MessageQueue, offset: int) -> int:
+            async def lower(queue: MessageQueue, offset: int, committed: int | None) -> int:
                 asked.append((queue, offset))
                 return 3
 
