@@ -8,6 +8,7 @@ tests fail in CI and are skipped elsewhere, with the reason.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import random
 import tempfile
@@ -42,6 +43,16 @@ def clean_environment() -> Iterator[None]:
             if name.startswith("JST_") and not name.startswith("JST_TEST_"):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """The command line configures logging for its process, which here is everybody's."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

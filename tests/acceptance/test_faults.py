@@ -124,10 +124,12 @@ def test_one_signal_under_load_stops_in_order(
 
 def test_a_second_signal_quits_at_once(installation: Installation, cluster: RunningCluster) -> None:
     facts = list(traffic(2000, seed=SEED))
-    cluster.publish(fact.line(installation.topic) for fact in facts)
+    cluster.publish(fact.line(installation.topic) for fact in facts[:1000])
     with installation.start() as bridge:
-        installation.wait_for(1)
+        installation.wait_for(1000)
         with installation_locked(installation):  # so that the first signal has something to wait for
+            cluster.publish(fact.line(installation.topic) for fact in facts[1000:])
+            bridge.wait_for_log("the store is down")
             bridge.signal(signal.SIGINT)
             bridge.wait_for_log("once more quits at once")
             bridge.signal(signal.SIGINT)
