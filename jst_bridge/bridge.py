@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 RETRY_FIRST: Final = 0.1
 RETRY_LAST: Final = 5.0
 """Seconds between tries while the store is down."""
+LETTERS_SHOWN: Final = 5
+"""Log lines about dead letters per landing at most: a producer gone mad must not fill the log's disk."""
 
 
 class Decode(Protocol):
@@ -173,10 +175,15 @@ class Bridge:
                 "gap: offsets %d to %d of queue %d of %s on %s were never landed: %s",
                 gap.first, gap.last, gap.queue.queue_id, gap.queue.system_topic, gap.queue.broker, gap.reason,
             )  # fmt: skip
-        for letter in landing.dead_letters:
+        for letter in landing.dead_letters[:LETTERS_SHOWN]:
             log.warning(
                 "dead letter from source %s: %s (%s), transport id %s, tag %s",
                 source.name, letter.reason, letter.detail, letter.delivery.transport_id, letter.delivery.tag,
+            )  # fmt: skip
+        if len(landing.dead_letters) > LETTERS_SHOWN:
+            log.warning(
+                "and %d more dead letters from source %s: see the table dead_letters",
+                len(landing.dead_letters) - LETTERS_SHOWN, source.name,
             )  # fmt: skip
 
     def _store_failed(self, error: StoreUnavailable) -> float:

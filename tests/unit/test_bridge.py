@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from jst_bridge.bridge import Bridge, BridgeSettings, compose
+from jst_bridge.bridge import LETTERS_SHOWN, Bridge, BridgeSettings, compose
 from jst_bridge.errors import SourceError, StoreError, StoreUnavailable, UndecodableError
 from jst_bridge.ports import (
     Batch,
@@ -228,6 +228,14 @@ def test_what_cannot_be_read_becomes_a_dead_letter_beside_the_rest(caplog: pytes
         ("decode_failed", b"?c"),
     ]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_many_dead_letters_of_one_landing_are_few_lines_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    bad = [b"!%d" % number for number in range(1000)]
+    run(lambda: Script(batch(*bad, position=1000)), Shelf(), lambda s: bool(s.settled))
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == LETTERS_SHOWN + 1
+    assert f"and {1000 - LETTERS_SHOWN} more" in lines[-1]
 
 
 def test_the_last_position_of_a_queue_counts_and_a_move_back_on_the_way_stays_known() -> None:
