@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from .bridge import Bridge, BridgeSettings
 from .drain import POLL, DrainMark
-from .errors import DecodeError, DrainTimeout, JstBridgeError, SourceError
+from .errors import DecodeError, DrainTimeout, JstBridgeError, SourceError, StoreError
 from .inspection import Hop, QueueLag, hops, lags
 from .messages import Decoder
 from .ops.progress import Snapshot
@@ -212,9 +212,17 @@ async def check_connections(settings: Settings) -> AsyncIterator[Hop]:
 
 
 def _check_store(settings: Settings) -> Hop:
-    """Opens the store as `run` would, which makes the file, so that permissions and space are really tried."""
+    """Opens the store as `run` would; one that is not there yet is not made, only whether it could be."""
     name = f"store {settings.store.shown_url}"
     store = open_store(settings.store.url)
+    if not store.path.exists():
+        if os.access(store.path.parent, os.W_OK | os.X_OK):
+            return Hop(name, True, "is not there yet, the first run makes it")
+        error = StoreError(
+            f"{store.path} is not there, and cannot be made",
+            remedy=f"make the directory {store.path.parent}, writable for this user",
+        )
+        return Hop.failed(name, error)
     try:
         store.open()
     except JstBridgeError as error:

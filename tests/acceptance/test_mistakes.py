@@ -85,6 +85,9 @@ def test_a_store_that_cannot_be_written(
     assert outcome.code in (69, 75)
     assert "no/such/directory" in outcome.err
     assert "Traceback" not in outcome.err
+    check = installation.run("check", "--connect", environ=nowhere)
+    assert check.code == 69
+    assert "no/such/directory" in check.out
 
 
 def test_a_check_of_what_works_says_so(
@@ -96,3 +99,4 @@ def test_a_check_of_what_works_says_so(
     assert check.code == 0, check.out + check.err
     assert "FAILED" not in check.out
     assert cluster.broker_address in check.out
+    assert not installation.database.exists()  # a check looks, it makes nothing
