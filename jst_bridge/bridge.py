@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from .errors import SourceError, StoreUnavailable, UndecodableError
+from .errors import CredentialsRefused, DecodeError, SourceError, StoreUnavailable, UndecodableError
 from .ports import Batch, DeadLetter, Delivery, Landed, Landing, Message, Position, QueueKey, Source, Store
 from .worker import Worker
 
@@ -153,14 +153,14 @@ class Bridge:
                 return not left_group
 
     async def _rejoin(self, source: Source) -> None:
-        """Start a source that left its group. A server that is away now is no reason to end."""
+        """Start a source that left its group. A server that is away, or has no route yet, is no reason to end."""
         pause = RETRY_FIRST
         while not self._stopping.is_set():
             try:
                 await source.start()
-            except SourceError as error:
-                if not error.retriable:
-                    raise
+            except CredentialsRefused:
+                raise
+            except (SourceError, DecodeError) as error:
                 log.warning("source %s cannot rejoin its consumer group yet: %s", source.name, error)
                 await asyncio.sleep(pause * random.uniform(0.7, 1.0))
                 pause = min(RETRY_LAST, pause * 2)

@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from jst_bridge.bridge import LETTERS_SHOWN, Bridge, BridgeSettings, compose
-from jst_bridge.errors import SourceError, StoreError, StoreUnavailable, UndecodableError
+from jst_bridge.errors import (
+    CredentialsRefused,
+    SourceError,
+    StoreError,
+    StoreUnavailable,
+    TopicNotFound,
+    UndecodableError,
+)
 from jst_bridge.ports import (
     Batch,
     Delivery,
@@ -173,9 +180,7 @@ def test_a_server_that_is_away_at_the_rejoin_is_asked_again() -> None:
         async def start(self) -> None:
             await super().start()
             if len(self.said) == 3:
-                error = SourceError("no name server")
-                error.retriable = True
-                raise error
+                raise TopicNotFound("a name server that restarted knows nothing yet")
 
     store = Shelf(StoreUnavailable("full"), StoreUnavailable("full"))
     source = run(
@@ -185,6 +190,18 @@ def test_a_server_that_is_away_at_the_rejoin_is_asked_again() -> None:
         BridgeSettings(leave_after=0.0),
     )
     assert source.said == ["start", "stop", "start", "start", "stop"]
+
+
+def test_keys_refused_at_the_rejoin_end_the_bridge() -> None:
+    class Refused(Script):
+        async def start(self) -> None:
+            await super().start()
+            if len(self.said) == 3:
+                raise CredentialsRefused("the key was revoked")
+
+    store = Shelf(StoreUnavailable("full"), StoreUnavailable("full"))
+    with pytest.raises(CredentialsRefused, match="revoked"):
+        run(lambda: Refused(batch(b"a", position=1)), store, lambda s: False, BridgeSettings(leave_after=0.0))
 
 
 def test_a_refusal_for_good_ends_the_bridge_and_settles_nothing() -> None:
