@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from jst_bridge.rocketmq import ClientSettings, Consumer, ConsumerSettings, MessageExt, PulledBatch
 from jst_bridge.rocketmq.codes import Request, Response
 from jst_bridge.rocketmq.message import encode_message, pack_host
-from tests.scripted import PATIENCE, Call, Channel, Handler, Peer
+from tests.scripted import PATIENCE, Call, Channel, Handler, Peer, run
 
 TOPIC, GROUP = "T", "GID_test"
 
@@ -240,3 +240,21 @@ def _tell_minimum(queue: Queue, call: Call) -> None:
 
 def _tell_maximum(queue: Queue, call: Call) -> None:
     call.answer(ext={"offset": str(queue.maximum)})
+
+
+Script = Callable[[ScriptedCluster, Consumer], Awaitable[None]]
+
+
+def play(
+    script: Script, *, before: Callable[[ScriptedCluster], None] | None = None, **settings: object
+) -> None:
+    """Start a consumer on a cluster of one queue, run the script, stop."""
+
+    async def work() -> None:
+        async with ScriptedCluster() as cluster:
+            if before is not None:
+                before(cluster)
+            async with cluster.consumer(**settings) as consumer:
+                await script(cluster, consumer)
+
+    run(work())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 
 from jst_bridge.errors import CredentialsRefused
@@ -12,25 +10,9 @@ from jst_bridge.rocketmq import consumer as consumer_module
 from jst_bridge.rocketmq.assignment import OVERHEAD
 from jst_bridge.rocketmq.codes import Request
 from tests.scripted import refusing, run
-from tests.scripted_cluster import ScriptedCluster, receive, receive_offsets
+from tests.scripted_cluster import ScriptedCluster, play, receive, receive_offsets
 
 PULL = Request.PULL_MESSAGE
-Script = Callable[[ScriptedCluster, Consumer], Awaitable[None]]
-
-
-def play(
-    script: Script, *, before: Callable[[ScriptedCluster], None] | None = None, **settings: object
-) -> None:
-    """Start a consumer on a cluster of one queue, run the script, stop."""
-
-    async def work() -> None:
-        async with ScriptedCluster() as cluster:
-            if before is not None:
-                before(cluster)
-            async with cluster.consumer(**settings) as consumer:
-                await script(cluster, consumer)
-
-    run(work())
 
 
 def test_the_limit_of_a_queue_stops_its_pulls_and_settling_resumes_them() -> None:

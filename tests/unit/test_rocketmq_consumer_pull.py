@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 
 from jst_bridge.errors import CredentialsRefused
@@ -11,26 +9,10 @@ from jst_bridge.rocketmq import Consumer, PulledBatch
 from jst_bridge.rocketmq.assignment import Hole
 from jst_bridge.rocketmq.codes import Request, Response
 from jst_bridge.rocketmq.message import encode_message
-from tests.scripted import Call, refusing, run
-from tests.scripted_cluster import ScriptedCluster, pull_ext, receive, receive_offsets, stored
+from tests.scripted import Call, refusing
+from tests.scripted_cluster import ScriptedCluster, play, pull_ext, receive, receive_offsets, stored
 
 PULL = Request.PULL_MESSAGE
-Script = Callable[[ScriptedCluster, Consumer], Awaitable[None]]
-
-
-def play(
-    script: Script, *, before: Callable[[ScriptedCluster], None] | None = None, **settings: object
-) -> None:
-    """Start a consumer on a cluster of one queue, run the script, stop."""
-
-    async def work() -> None:
-        async with ScriptedCluster() as cluster:
-            if before is not None:
-                before(cluster)
-            async with cluster.consumer(**settings) as consumer:
-                await script(cluster, consumer)
-
-    run(work())
 
 
 def test_messages_arrive_in_order_and_only_settled_offsets_are_committed() -> None:
