@@ -20,11 +20,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from jst_bridge.errors import ConfigurationError, UndecodableError
-from jst_bridge.messages.envelope import NICK_LENGTH, Envelope, OnsEnvelope, read_content, read_envelope
+from jst_bridge.messages.envelope import Envelope, OnsEnvelope, read_content, read_envelope
 from jst_bridge.messages.families import Content, content_type, read_fields
 from jst_bridge.messages.values import (
     BEIJING,
     CENT,
+    EARLIEST,
+    LATEST,
+    NAME_LENGTH,
     READERS,
     YUAN_DIGITS,
     Instant,
@@ -37,13 +40,8 @@ from jst_bridge.ports import Delivery, Message
 
 __all__ = ["Decoder"]
 
-TOPIC_LENGTH = 128
 ORIGIN_LENGTH = 96
 
-EARLIEST = 946_656_000_000
-"""2000-01-01 in Beijing, before there was a Taobao: an earlier publish time is no time."""
-LATEST = 7_258_089_600_000
-"""2200-01-01 in Beijing: the limit where the broker's born time is unknown."""
 TOLERANCE = 24 * 3600 * 1000
 """How far, in ms, the platform's clock may be ahead of the broker's."""
 
@@ -114,7 +112,7 @@ class Decoder:
 
 @lru_cache(maxsize=4096)
 def _route(topic: str) -> _Route:
-    if len(topic) > TOPIC_LENGTH or not topic.isprintable():
+    if len(topic) > NAME_LENGTH or not topic.isprintable():
         raise UndecodableError(
             "bad_topic", f"the topic ({len(topic)} characters) is too long or holds control characters"
         )
@@ -131,7 +129,7 @@ def _route(topic: str) -> _Route:
 def _is_doubtful(envelope: OnsEnvelope, born_at: int) -> bool:
     """Whether msgspec let something pass that only the tolerant reading can mend."""
     return (
-        not EARLIEST <= envelope.publish_time <= born_at + TOLERANCE
+        envelope.publish_time > born_at + TOLERANCE
         or envelope.topic.isspace()
         or (envelope.user_nick is not None and "\0" in envelope.user_nick)
     )
@@ -159,7 +157,7 @@ def _apply_limits(content: Content, route: _Route) -> None:
         if type(value) is Decimal:
             if not (value.same_quantum(CENT) and value.adjusted() < YUAN_DIGITS):
                 setattr(content, name, read_yuan(value))
-        elif type(value) is datetime and value.tzinfo is None and 1970 <= value.year < 2200:
+        elif type(value) is datetime and value.tzinfo is None and 1971 <= value.year < 2200:
             setattr(content, name, value.replace(tzinfo=BEIJING))
         else:
             setattr(content, name, read_instant(value))
@@ -167,13 +165,17 @@ def _apply_limits(content: Content, route: _Route) -> None:
 
 def _named_in(content: Content) -> str:
     """The seller as the content names it, '' when it does not. `nick` comes last: it may be another user's."""
-    nick: str = getattr(content, "seller_nick", None) or getattr(content, "nick", None) or ""
-    return nick[:NICK_LENGTH]
+    return getattr(content, "seller_nick", None) or getattr(content, "nick", None) or ""
 
 
 def _published(envelope: Envelope, content: Content, born_at: int) -> tuple[int, str]:
-    """Epoch ms, and where they come from: the first candidate that can be true."""
-    latest = born_at + TOLERANCE if born_at > 0 else LATEST
+    """Epoch ms from EARLIEST to LATEST, and where they come from: the first candidate that can be true.
+
+    A born time beyond those bounds says nothing. Where nothing else dates the message it counts as the oldest
+    there can be: the same at every redelivery, and its values never outweigh those of a dated message.
+    """
+    believable = EARLIEST <= born_at <= LATEST
+    latest = min(born_at + TOLERANCE, LATEST) if believable else LATEST
     candidates = [("publish_time", envelope.publish_time), ("pub_time", envelope.pub_time)]
     for name in ("modified", "gmt_modified", "time"):
         moment: Instant | None = getattr(content, name, None)
@@ -181,7 +183,7 @@ def _published(envelope: Envelope, content: Content, born_at: int) -> tuple[int,
     for origin, at in candidates:
         if at is not None and EARLIEST <= at <= latest:
             return at, origin
-    return born_at, "born"
+    return born_at if believable else EARLIEST, "born"
 
 
 def _key_without_id(delivery: Delivery) -> str:

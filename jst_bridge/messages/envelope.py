@@ -24,9 +24,19 @@ import msgspec
 from jst_bridge.errors import UndecodableError
 from jst_bridge.messages.catalogue import lookup
 from jst_bridge.messages.json_text import parse
-from jst_bridge.messages.values import Id, Integer, clean, epoch_ms, read_id, read_instant
+from jst_bridge.messages.values import (
+    EARLIEST,
+    LATEST,
+    NAME_LENGTH,
+    Id,
+    Name,
+    epoch_ms,
+    read_id,
+    read_instant,
+    read_name,
+)
 
-__all__ = ["NICK_LENGTH", "REASONS", "Envelope", "OnsEnvelope", "read_content", "read_envelope"]
+__all__ = ["REASONS", "Envelope", "OnsEnvelope", "read_content", "read_envelope"]
 
 REASONS = {
     "bad_body": "the source could not open the body (unknown compression, corrupt data)",
@@ -43,8 +53,6 @@ REASONS = {
     "bad_topic": "the topic is longer than 128 characters or holds control characters",
 }
 """Every reason an UndecodableError of this package can have, in words."""
-
-NICK_LENGTH = 128
 
 _MARKS = frozenset(
     {
@@ -80,12 +88,12 @@ class Envelope(msgspec.Struct, gc=False):
 class OnsEnvelope(msgspec.Struct, gc=False):
     """The ONS form as it normally is; anything unusual about it fails to decode."""
 
-    topic: Annotated[str, msgspec.Meta(min_length=1)]
+    topic: Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH)]
     content: str
     outgoing_id: Id
-    publish_time: Integer
+    publish_time: Annotated[int, msgspec.Meta(ge=EARLIEST, le=LATEST)]
     user_id: Id | None = None
-    user_nick: Annotated[str, msgspec.Meta(max_length=NICK_LENGTH)] | None = None
+    user_nick: Name | None = None
 
 
 def read_envelope(body: bytes, tag: str) -> Envelope:
@@ -162,7 +170,7 @@ def _enveloped(folded: dict[str, Any], tag: str) -> Envelope:
         return next((folded[name] for name in names if folded.get(name) not in (None, "")), None)
 
     named = first("topic")
-    topic = named if isinstance(named, str) and named.strip() else tag
+    topic = named if type(named) is str and named.strip() else tag
     if not topic.strip():
         raise UndecodableError("no_topic", "neither the body nor the broker's tag names a topic")
     content = folded.get("content")
@@ -175,7 +183,7 @@ def _enveloped(folded: dict[str, Any], tag: str) -> Envelope:
         outgoing_id=read_id(first("outgoingid", "id")),
         publish_time=_milliseconds(first("publishtime", "time")),
         user_id=read_id(first("userid")),
-        user_nick=clean(nick)[:NICK_LENGTH] if isinstance(nick, str) else None,
+        user_nick=read_name(nick),
         pub_time=_milliseconds(first("pubtime")),
     )
 

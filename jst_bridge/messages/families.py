@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from jst_bridge.messages.json_text import parse
-from jst_bridge.messages.values import READERS, Id, Instant, Integer, Text, Yuan
+from jst_bridge.messages.values import READERS, Flag, Id, Instant, Integer, Name, Text, Word, Yuan
 
 __all__ = [
     "Content",
@@ -68,11 +68,11 @@ class Content(msgspec.Struct, gc=False):
 class Trade(Content, gc=False):
     """taobao_trade_*: an event of an order (交易) or of one of its lines (子订单)."""
 
-    buyer_nick: Text | None = None
+    buyer_nick: Name | None = None
     """Buyer's nick (买家昵称), masked (`c**`) since 2021: never a key."""
     payment: Yuan | None = None
     """What the buyer pays (实付金额) for the order or the line, in yuan."""
-    status: Text | None = None
+    status: Word | None = None
     """Order status (交易状态), e.g. WAIT_SELLER_SEND_GOODS. Never ship on TRADE_CLOSED_BY_TAOBAO."""
     iid: Id | None = None
     """Item id (商品数字ID); the old name of num_iid, still sent."""
@@ -80,13 +80,13 @@ class Trade(Content, gc=False):
     """Line id (子订单ID); equals tid when the order has a single line."""
     tid: Id | None = None
     """Order id (主订单ID, 交易编号)."""
-    type: Text | None = None
+    type: Word | None = None
     """Kind of trade (交易类型): guarantee_trade nearly always; fixed, auction, cod, fenxiao, step, ..."""
     post_fee: Yuan | None = None
     """Postage (邮费) in yuan."""
-    seller_nick: Text | None = None
+    seller_nick: Name | None = None
     """Seller's nick (卖家昵称)."""
-    buyer_open_uid: Text | None = None
+    buyer_open_uid: Name | None = None
     """Stable, encrypted buyer id (买家 open uid), 24 characters; replaces buyer_nick."""
     end_time: Instant | None = None
     """When the order ended (交易结束时间)."""
@@ -94,7 +94,7 @@ class Trade(Content, gc=False):
     """When the order, or with refund_id the refund, last changed (修改时间)."""
     seller_memo: Text | None = None
     """Seller's note (卖家备注): free text."""
-    seller_flag: Integer | None = None
+    seller_flag: Flag | None = None
     """Seller's flag (卖家旗标): 0 to 5 classically, newer flags are higher."""
     action_type: Text | None = None
     """Whose note changed (TradeMemoModified): buyer, seller, other."""
@@ -118,9 +118,9 @@ class Trade(Content, gc=False):
     """Refund id (退款编号), where the event belongs to one."""
     refund_fee: Yuan | None = None
     """Amount refunded (退款金额) in yuan."""
-    refund_phase: Text | None = None
+    refund_phase: Word | None = None
     """onsale (售中, before completion) or aftersale (售后)."""
-    bill_type: Text | None = None
+    bill_type: Word | None = None
     """refund_bill (退款单), return_bill (退货单) or replace_bill (换货单)."""
     store_code: Text | None = None
     """Warehouse code (仓库编码)."""
@@ -147,7 +147,7 @@ class ImpressionTag(Content, gc=False):
     """Line id (交易子订单号), or the order id when there are no lines."""
     num_iid: Id | None = None
     """Item id (商品编号)."""
-    seller_nick: Text | None = None
+    seller_nick: Name | None = None
     """Seller's nick (卖家昵称)."""
     biz_type: Integer | None = None
     """0 review (评价), 3 appended review (追评)."""
@@ -165,9 +165,9 @@ class ImpressionTag(Content, gc=False):
 class Refund(Content, gc=False):
     """taobao_refund_*: an event of a refund (退款). All share one shape: only the topic tells them apart."""
 
-    buyer_nick: Text | None = None
+    buyer_nick: Name | None = None
     """Buyer's nick (买家昵称), masked since 2021."""
-    buyer_open_uid: Text | None = None
+    buyer_open_uid: Name | None = None
     """Stable, encrypted buyer id (买家 open uid)."""
     refund_id: Id | None = None
     """Refund id (退款编号)."""
@@ -177,11 +177,11 @@ class Refund(Content, gc=False):
     """Line id (子订单ID)."""
     tid: Id | None = None
     """Order id (主订单ID)."""
-    refund_phase: Text | None = None
+    refund_phase: Word | None = None
     """onsale (售中, before completion) or aftersale (售后)."""
-    bill_type: Text | None = None
+    bill_type: Word | None = None
     """refund_bill (退款单), return_bill (退货单) or replace_bill (换货单)."""
-    seller_nick: Text | None = None
+    seller_nick: Name | None = None
     """Seller's nick (卖家昵称)."""
     modified: Instant | None = None
     """When the refund last changed (更新时间)."""
@@ -224,11 +224,11 @@ class LogisticsTrace(Content, gc=False):
 
     tid: Id | None = None
     """Order id (主订单ID)."""
-    out_sid: Text | None = None
+    out_sid: Name | None = None
     """Waybill number (运单号): letters and leading zeros happen."""
-    company_name: Text | None = None
+    company_name: Name | None = None
     """Carrier (物流公司名称)."""
-    action: Text | None = None
+    action: Word | None = None
     """The step (事件): CREATE, CONSIGN, GOT, ARRIVAL, DEPARTURE, SENT_SCAN, SIGNED, ...; an open list."""
     desc: Text | None = None
     """The step in words (流转信息)."""
@@ -242,7 +242,7 @@ class LogisticsTrace(Content, gc=False):
 class Item(Content, gc=False):
     """taobao_item_*: an event of an item (商品)."""
 
-    nick: Text | None = None
+    nick: Name | None = None
     """Seller's nick (卖家昵称)."""
     num_iid: Id | None = None
     """Item id (商品数字ID)."""
@@ -260,7 +260,7 @@ class Item(Content, gc=False):
     """Price (商品价格) in yuan."""
     title: Text | None = None
     """Title (商品标题)."""
-    status: Text | None = None
+    status: Word | None = None
     """Item status (商品状态)."""
     modified: Instant | None = None
     """When the item changed (修改时间); only in bodies of the old notify service."""
@@ -295,7 +295,7 @@ class Fenxiao(Content, gc=False):
     """4 before shipping (发货前), 1 after it, no return, 2 with return (退货), 3 after completion (维权)."""
     trade_type: Text | None = None
     """Kind of purchase order (分销订单类型), e.g. AGENT (代销)."""
-    status: Text | None = None
+    status: Word | None = None
     """Status of the purchase order (采购单状态)."""
     distributor_payment: Yuan | None = None
     """What the distributor paid (分销商付款金额) in yuan."""
@@ -329,9 +329,9 @@ class Other(Content, gc=False):
     """Refund id (退款编号)."""
     num_iid: Id | None = None
     """Item id (商品数字ID)."""
-    seller_nick: Text | None = None
+    seller_nick: Name | None = None
     """Seller's nick (卖家昵称)."""
-    nick: Text | None = None
+    nick: Name | None = None
     """The user's nick (用户昵称): the seller's in taobao_fuwu_*, which names nobody in its envelope."""
     modified: Instant | None = None
     """When the thing last changed (修改时间)."""

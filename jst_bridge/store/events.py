@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final
 
-from jst_bridge.messages.families import LogisticsTrace, Refund, Trade
+from jst_bridge.messages.families import Dispute, LogisticsTrace, Refund, Trade
 from jst_bridge.ports import Message
+from jst_bridge.store import schema
 from jst_bridge.store.folding import Event
-from jst_bridge.store.lifecycle import WHOLE_TRADE_TOPICS, refund_rank, trade_rank
+from jst_bridge.store.lifecycle import (
+    ASIDE_TOPICS,
+    BELATED_TOPICS,
+    LINE_TOPICS,
+    WHOLE_TRADE_STATUSES,
+    WHOLE_TRADE_TOPICS,
+    refund_rank,
+    trade_rank,
+)
 
 __all__ = ["Events"]
 
 _CENT: Final = Decimal("0.01")
+
+_TOPIC: Final = schema.fields_of(schema.refunds).index("topic")
+_STATUS: Final = schema.fields_of(schema.trades).index("status")  # in trade_lines, too
+
+_UNDATED: Final = 0
+"""The time of a value that counts only until an event with a time of its own has one: before all published_at."""
+
+_PHASES: Final = {1: "onsale", 2: "aftersale"}
+"""`dispute_type` in the words of `refund_phase`: 售中 and 售后 in both."""
+_BILLS: Final = {1: "refund_bill", 2: "refund_bill", 3: "return_bill", 4: "replace_bill", 6: "replace_bill"}
+"""`biz_claim_type` in the words of `bill_type`: 退款, 退货 and 换货 in both. 10 (补寄) has none."""
 
 
 class Events:
@@ -39,7 +59,7 @@ class Events:
                 self.without_id += 1
             else:
                 self._add_trade(message, content, message.tid, key)
-        elif isinstance(content, Refund):
+        elif isinstance(content, Refund | Dispute):
             if message.refund_id is None:
                 self.without_id += 1
             else:
@@ -54,14 +74,15 @@ class Events:
         topic, oid, status = message.topic, message.oid, content.status
         seller, user_id = message.seller or None, message.user_id or None
         payment = _yuan(content.payment)
-        order = (message.published_at, trade_rank(topic, status), key)
+        published_at, rank = message.published_at, trade_rank(topic, status)
         of_line = oid is not None and oid != tid
-        of_trade = not of_line or topic in WHOLE_TRADE_TOPICS
+        of_trade = topic in WHOLE_TRADE_TOPICS if of_line else oid is not None or topic not in LINE_TOPICS
+        of_whole = status in WHOLE_TRADE_STATUSES
         values = (
             seller,
             user_id,
             topic,
-            status if of_trade else None,
+            status if of_trade or of_whole else None,
             payment if of_trade else None,
             _yuan(content.post_fee) if of_trade else None,
             content.type,
@@ -70,27 +91,37 @@ class Events:
             content.seller_memo,
             content.seller_flag,
         )
-        _append(self.trades, (tid,), (*order, values))
+        weak = _STATUS if topic in BELATED_TOPICS else None
+        _append(self.trades, (tid,), (published_at, rank, key, values), weak)
         if oid is not None and of_line:
             sku_id = None if content.sku_id is None else str(content.sku_id)
-            line = (seller, user_id, topic, status, payment, message.num_iid, sku_id)
-            _append(self.lines, (tid, oid), (*order, line))
+            line = (seller, user_id, topic, None if of_whole else status, payment, message.num_iid, sku_id)
+            _append(self.lines, (tid, oid), (published_at, rank, key, line), weak)
 
-    def _add_refund(self, message: Message, content: Refund, refund_id: str, key: str) -> None:
+    def _add_refund(self, message: Message, content: Refund | Dispute, refund_id: str, key: str) -> None:
+        topic = message.topic
+        if isinstance(content, Refund):
+            said = (
+                _yuan(content.refund_fee),
+                content.refund_phase,
+                content.bill_type,
+                content.buyer_nick,
+                content.buyer_open_uid,
+            )
+        else:  # whether buyer_refund_fee is in fen or yuan is not documented: no amount is better than a wrong one
+            phase, bill = _PHASES.get(content.dispute_type or 0), _BILLS.get(content.biz_claim_type or 0)
+            said = (None, phase, bill, None, None)
         values = (
             message.seller or None,
             message.user_id or None,
-            message.topic,
+            topic,
             message.tid,
             message.oid,
-            _yuan(content.refund_fee),
-            content.refund_phase,
-            content.bill_type,
-            content.buyer_nick,
-            content.buyer_open_uid,
+            *said,
             _millis(content.modified),
         )
-        _append(self.refunds, (refund_id,), (message.published_at, refund_rank(message.topic), key, values))
+        event = (message.published_at, refund_rank(topic), key, values)
+        _append(self.refunds, (refund_id,), event, _TOPIC if topic in ASIDE_TOPICS else None)
 
 
 def _trace(message: Message, content: LogisticsTrace, key: str) -> tuple[Any, ...]:
@@ -109,19 +140,29 @@ def _trace(message: Message, content: LogisticsTrace, key: str) -> tuple[Any, ..
     )
 
 
-def _append(events: dict[tuple[str, ...], list[Event]], key: tuple[str, ...], event: Event) -> None:
+def _append(
+    events: dict[tuple[str, ...], list[Event]], key: tuple[str, ...], event: Event, weak: int | None = None
+) -> None:
+    """Add `event`. Its value number `weak` counts only until an event that was not weak has one."""
     known = events.get(key)
     if known is None:
-        events[key] = [event]
-    else:
-        known.append(event)
+        known = events[key] = []
+    if weak is not None and event[3][weak] is not None:
+        at, rank, message_key, values = event
+        alone: list[Any] = [None] * len(values)
+        alone[weak] = values[weak]
+        known.append((_UNDATED, rank, message_key, tuple(alone)))
+        event = (at, rank, message_key, (*values[:weak], None, *values[weak + 1 :]))
+    known.append(event)
 
 
 def _yuan(amount: Decimal | None) -> str | None:
-    """Two decimals, rounded here so that no database rounds its own way."""
+    """Two decimals, rounded here so that no database rounds its own way; zero has no sign."""
     if amount is None:
         return None
-    return str(amount) if amount.same_quantum(_CENT) else format(amount, ".2f")
+    if not amount.same_quantum(_CENT):
+        amount = amount.quantize(_CENT, ROUND_HALF_EVEN)
+    return str(amount) if amount else "0.00"
 
 
 def _millis(instant: datetime | None) -> int | None:

@@ -220,10 +220,13 @@ def test_absurd_numbers_do_not_stop_a_message() -> None:
     assert set(message.content.extra) == {"payment", "num", "x", "seller_flag"}
 
 
-def test_counts_stay_within_64_bits() -> None:
-    assert typed({"seller_flag": 2**63 - 1}).seller_flag == 2**63 - 1
-    assert typed({"seller_flag": 2**63}).seller_flag is None
+def test_counts_stay_within_64_bits_and_flags_within_32() -> None:
+    assert typed({"num": 2**63 - 1}).num == 2**63 - 1
+    assert typed({"num": 2**63}).num is None
+    assert typed({"seller_flag": 2**31 - 1}).seller_flag == 2**31 - 1
     assert typed({"seller_flag": "3"}).seller_flag == 3
+    content = typed({"seller_flag": 2**31, "tid": 1})
+    assert (content.seller_flag, content.tid, content.extra) == (None, 1, {"seller_flag": 2**31})
 
 
 @pytest.mark.parametrize(
