@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from .bridge import Bridge, BridgeSettings
 from .drain import POLL, DrainMark
-from .errors import DecodeError, DrainTimeout, JstBridgeError, SourceError, StoreError
+from .errors import DecodeError, DrainTimeout, JstBridgeError, SourceError
 from .inspection import Hop, QueueLag, hops, lags
 from .messages import Decoder
 from .ops.progress import Snapshot
@@ -24,7 +24,7 @@ from .rocketmq import ClientSettings, ConsumerSettings, Credentials
 from .settings import RocketmqSource as SourceSettings
 from .settings import Settings
 from .sources.rocketmq import LandingLimits, RocketmqSource
-from .store import SqliteStore, open_reader, open_store
+from .store import LandingStore, open_database, open_reader, open_store
 from .worker import Worker
 
 __all__ = ["Hop", "QueueLag", "Status", "check_connections", "run", "status"]
@@ -51,7 +51,7 @@ async def run(
 
     Raises JstBridgeError: what ended it, or DrainTimeout after `drain_timeout` seconds.
     """
-    store = open_store(settings.store.url)
+    store = open_store(*settings.store.login)
     worker = Worker("store")
     try:
         await worker.call(store.open)
@@ -158,7 +158,9 @@ def _consumer_settings(settings: Settings, source: SourceSettings) -> ConsumerSe
     )
 
 
-def _source(settings: Settings, source: SourceSettings, store: SqliteStore, worker: Worker) -> RocketmqSource:
+def _source(
+    settings: Settings, source: SourceSettings, store: LandingStore, worker: Worker
+) -> RocketmqSource:
     async def position_of(queue: QueueKey) -> int | None:
         stored = await worker.call(lambda: store.positions(queue.source, queue.group, queue.instance))
         return stored.get(queue)
@@ -168,7 +170,7 @@ def _source(settings: Settings, source: SourceSettings, store: SqliteStore, work
         _consumer_settings(settings, source),
         LandingLimits(settings.run.max_batch_messages, settings.run.max_batch_bytes),
         position_of,
-        shared=False,
+        shared=store.shared,
     )
 
 
@@ -188,7 +190,7 @@ async def status(settings: Settings) -> Status:
     found = Status()
     positions: dict[QueueKey, int] = {}
     try:
-        reader = open_reader(settings.store.url)
+        reader = open_reader(*settings.store.login)
         try:
             positions = reader.all_positions()
         finally:
@@ -212,21 +214,15 @@ async def check_connections(settings: Settings) -> AsyncIterator[Hop]:
 
 
 def _check_store(settings: Settings) -> Hop:
-    """Opens the store as `run` would; one that is not there yet is not made, only whether it could be."""
+    """Opens the store as `run` would; a file that is not there yet is not made, only whether it could be."""
     name = f"store {settings.store.shown_url}"
-    store = open_store(settings.store.url)
-    if not store.path.exists():
-        if os.access(store.path.parent, os.W_OK | os.X_OK):
-            return Hop(name, True, "is not there yet, the first run makes it")
-        error = StoreError(
-            f"{store.path} is not there, and cannot be made",
-            remedy=f"make the directory {store.path.parent}, writable for this user",
-        )
-        return Hop.failed(name, error)
+    database = open_database(*settings.store.login)
     try:
-        store.open()
+        version = database.look()
     except JstBridgeError as error:
         return Hop.failed(name, error)
     finally:
-        store.close()
-    return Hop(name, True, "can be written")
+        database.close()
+    if version == 0:
+        return Hop(name, True, "holds no tables of jst-bridge yet, the first run makes them")
+    return Hop(name, True, f"can be written, schema {version}")

@@ -11,7 +11,8 @@
     │   ├── TopicNotFound           69  no name server knows the topic
     │   └── CredentialsRefused      77  the keys, or their permissions, were refused
     ├── StoreError                  69  the store refused
-    │   ├── StoreUnavailable        75  locked, full, gone: nothing was written (retriable)
+    │   ├── StoreUnavailable        75  locked, full, gone: nothing is known to be durable (retriable)
+    │   │   └── StoreCredentialsRefused  77  the database refuses the user or the password
     │   └── SchemaOutdated          78  the schema is older or newer than this program
     └── DrainTimeout                75  `--drain` did not reach its mark in time
 
@@ -34,6 +35,7 @@ __all__ = [
     "RequestTimeout",
     "SchemaOutdated",
     "SourceError",
+    "StoreCredentialsRefused",
     "StoreError",
     "StoreUnavailable",
     "TopicNotFound",
@@ -121,10 +123,16 @@ class StoreError(JstBridgeError):
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be written now (locked, full, gone); nothing was written."""
+    """The store cannot be used now (locked, full, gone). Whatever was being written counts as not written."""
 
     exit_code = 75
     retriable = True
+
+
+class StoreCredentialsRefused(StoreUnavailable):
+    """The database refuses the user or the password. Retriable: while running, somebody may be changing them."""
+
+    exit_code = 77
 
 
 class SchemaOutdated(StoreError):

@@ -196,6 +196,8 @@ class Landed(msgspec.Struct):
     gaps: int = 0
     without_id: int = 0
     """Messages of a stateful family with a zero or missing id: landed, but no state row."""
+    redone: int = 0
+    """Transactions done again because another writer was in the way (deadlock, unique violation)."""
     topics: dict[str, int] = msgspec.field(default_factory=dict)
     """New messages per topic."""
 
@@ -206,6 +208,7 @@ class Landed(msgspec.Struct):
         self.dead_letters += other.dead_letters
         self.gaps += other.gaps
         self.without_id += other.without_id
+        self.redone += other.redone
         for topic, count in other.topics.items():
             self.topics[topic] = self.topics.get(topic, 0) + count
 

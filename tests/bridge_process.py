@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from jst_bridge.store import open_database
 from tests.cluster import RunningCluster, wait_until
+from tests.stores import DATABASE_ERRORS, rows
 from tests.traffic import Truth
 
 __all__ = ["BridgeProcess", "Installation", "Outcome"]
@@ -46,14 +46,17 @@ class Installation:
         topic: str,
         group: str,
         *,
+        store: str | None = None,
         source: Mapping[str, object] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
+        """`store`: the URL of another database than a SQLite file in `directory`."""
         self.directory = directory
         self.environ = {**os.environ, **(environ or {})}
         self.topic = topic
         self.group = group
         self.database = directory / "jst-bridge.db"
+        self.store = open_database(store or f"sqlite:///{self.database}")
         self.config = directory / "jst-bridge.toml"
         keys: dict[str, object] = {
             "type": "rocketmq",
@@ -62,7 +65,10 @@ class Installation:
             "system_topic": topic,
             **(source or {}),
         }
-        lines = ['[app]\nkey = "12345678"\n', "[[source]]"]
+        lines = ['[app]\nkey = "12345678"\n']
+        if store is not None:
+            lines.append(f"[store]\nurl = {json.dumps(store)}\n")
+        lines.append("[[source]]")
         lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
         self.config.write_text("\n".join(lines) + "\n")
 
@@ -89,20 +95,15 @@ class Installation:
 
     # --- the database -------------------------------------------------------------------------------
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as connection:
-            yield connection
-
-    def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        with self.reading() as connection:
-            return connection.execute(sql, values).fetchall()
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What another program sees. Money is text."""
+        return rows(self.store, sql)
 
     def count(self, table: str = "messages") -> int:
-        """Rows of a table; 0 while the database is not there yet."""
+        """Rows of a table; 0 while the database is not there yet or does not answer."""
         try:
             return int(self.rows(f"SELECT count(*) FROM {table}")[0][0])
-        except sqlite3.OperationalError:
+        except DATABASE_ERRORS:
             return 0
 
     def wait_for(self, messages: int, seconds: float = 60) -> None:

@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from jst_bridge.settings import Settings
+    from jst_bridge.store import Database, Reader
 
 __all__ = ["Invocation", "shared_options"]
 
@@ -30,6 +31,18 @@ class Invocation:
         from jst_bridge.settings import load
 
         return load(self.config)
+
+    def reader(self) -> Reader:
+        """The configured store, open for reading. Raises ConfigurationError, StoreError."""
+        from jst_bridge.store import open_reader
+
+        return open_reader(*self.settings().store.login)
+
+    def database(self) -> Database:
+        """The configured store's database, still closed, for maintenance. Raises ConfigurationError."""
+        from jst_bridge.store import open_database
+
+        return open_database(*self.settings().store.login)
 
 
 def shared_options(command: F) -> F:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -11,24 +10,9 @@ from rich.table import Table
 
 from jst_bridge.cli import output
 from jst_bridge.cli.invocation import Invocation, shared_options
+from jst_bridge.cli.since import Since
 from jst_bridge.ops.text import escaped
-from jst_bridge.settings import instant, span
-from jst_bridge.store import MessageRow, open_reader
-
-
-class _Since(click.ParamType[int]):
-    """A time, or a span before now, as epoch milliseconds."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            moment = instant(value) if "-" in value or ":" in value else datetime.now(UTC) - span(value)
-            return int(moment.timestamp() * 1000)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is neither an ISO time (2026-01-31T08:00) nor a span (2h, 3d)", param, ctx)
+from jst_bridge.store import MessageRow
 
 
 @click.command("messages")
@@ -37,7 +21,7 @@ class _Since(click.ParamType[int]):
     "--topic", metavar="PATTERN", help="Only of this message type: whole, its last part, or with * and ?."
 )
 @click.option("--tid", metavar="ID", help="Only of this order.")
-@click.option("--since", type=_Since(), metavar="TIME", help="Published since: ISO (Beijing), or 2h, 3d.")
+@click.option("--since", type=Since(), metavar="TIME", help="Published since: ISO (Beijing), or 2h, 3d.")
 @click.option(
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many."
 )
@@ -57,7 +41,7 @@ def command(
     as_json: bool,
 ) -> None:
     """List landed messages. Times are Beijing time; --json has epoch milliseconds."""
-    with open_reader(invocation.settings().store.url) as reader:
+    with invocation.reader() as reader:
         rows = reader.messages(seller=seller, topic=_pattern(topic), tid=tid, since=since, limit=limit)
     if as_json:
         for row in rows:

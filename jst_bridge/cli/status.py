@@ -58,7 +58,7 @@ def command(context: click.Context, *, as_json: bool) -> None:
 def _held(settings: Settings) -> tuple[StoreCounts | None, list[GapRow]]:
     """What the store holds; None when it cannot be read, which `app.status` has noted then."""
     try:
-        with open_reader(settings.store.url) as reader:
+        with open_reader(*settings.store.login) as reader:
             return reader.counts(), reader.gaps()
     except JstBridgeError:
         return None, []

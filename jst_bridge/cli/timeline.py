@@ -34,7 +34,7 @@ def command(context: click.Context, tid: str, *, raw: bool, as_json: bool) -> No
     Times are Beijing time; --json has epoch milliseconds. Exit 1 when nothing landed for the order.
     """
     settings = context.ensure_object(Invocation).settings()
-    with open_reader(settings.store.url) as reader:
+    with open_reader(*settings.store.login) as reader:
         timeline = reader.timeline(tid)
     if not timeline.events and timeline.trade is None:
         click.echo(f"error: nothing has landed for order {escaped(tid)}", err=True)

@@ -47,7 +47,10 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     base = file.absolute().parent if file is not None else Path.cwd()
     values = _merge(table, overlay)
     origin = _Origin(str(file) if file is not None else "environment", overlay)
-    problems += [f"{origin.of(loc)}: {text}" for loc, text in _read_secret(values, table, overlay, base)]
+    for section, secret in (("app", "secret"), ("store", "password")):
+        problems += [
+            f"{origin.of(loc)}: {text}" for loc, text in _read_secret(values, overlay, base, section, secret)
+        ]
     _anchor_store(values, base)
     try:
         settings = Settings.model_validate(values)
@@ -128,19 +131,20 @@ def _merge(below: Any, above: Any) -> Any:
 
 
 def _read_secret(
-    values: dict[str, Any], table: dict[str, Any], overlay: dict[str, Any], base: Path
+    values: dict[str, Any], overlay: dict[str, Any], base: Path, section: str, key: str
 ) -> list[tuple[tuple[str, ...], str]]:
-    """Put the content of app.secret_file into app.secret; a variable wins over the file."""
-    app, loc = values.get("app"), ("app", "secret_file")
-    if not isinstance(app, dict) or not isinstance(app.get("secret_file"), str):
+    """Put the content of <section>.<key>_file into <section>.<key>; a variable wins over the file."""
+    table, file = values.get(section), f"{key}_file"
+    loc = (section, file)
+    if not isinstance(table, dict) or not isinstance(table.get(file), str):
         return []
-    from_environment = [key for key in ("secret", "secret_file") if key in overlay.get("app", {})]
-    if "secret" in app and len(from_environment) != 1:
-        return [(loc, "is given together with app.secret; keep one of the two")]
-    if from_environment == ["secret"]:
-        del app["secret_file"]
+    from_environment = [name for name in (key, file) if name in overlay.get(section, {})]
+    if key in table and len(from_environment) != 1:
+        return [(loc, f"is given together with {section}.{key}; keep one of the two")]
+    if from_environment == [key]:
+        del table[file]
         return []
-    path = app["secret_file"] = base / app["secret_file"]
+    path = table[file] = base / table[file]
     try:
         with path.open("rb") as stream:
             content = stream.read(_MAX_SECRET + 1)
@@ -148,10 +152,10 @@ def _read_secret(
     except OSError as error:
         return [(loc, f"{path} cannot be read: {error.strerror}; make the file, or let this user read it")]
     except UnicodeDecodeError:
-        return [(loc, f"{path} is not UTF-8 text; write only the secret into it")]
+        return [(loc, f"{path} is not UTF-8 text; write only the {key} into it")]
     if not secret or len(content) > _MAX_SECRET:
-        return [(loc, f"{path} is {'too long' if secret else 'empty'}; write only the secret into it")]
-    app["secret"] = secret
+        return [(loc, f"{path} is {'too long' if secret else 'empty'}; write only the {key} into it")]
+    table[key] = secret
     return []
 
 
@@ -204,7 +208,12 @@ def _sentence(detail: ErrorDetails) -> str:
     if detail["type"] == "too_short":
         text = "must not be empty"
     value = detail["input"]
-    private = "secret" in loc or ("url" in loc and "@" in str(value)) or detail["type"] == "model_type"
+    private = (
+        "secret" in loc
+        or "password" in loc
+        or ("url" in loc and "@" in str(value))
+        or detail["type"] == "model_type"
+    )
     if private or not isinstance(value, str | int | float):
         return text
     return f"{text} (it is {json.dumps(value[:80] if isinstance(value, str) else value, ensure_ascii=False)})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,11 +46,34 @@ class Store(Table):
     url: Annotated[str, AfterValidator(values.store_url)] = Field(
         default="sqlite:///jst-bridge.db", repr=False
     )
+    password: SecretStr | None = Field(default=None, min_length=1)
+    """Of the user in `url`, when that names none."""
+    password_file: Path | None = None
+    """Where `password` was read from, when it was."""
+    keep_messages: Annotated[timedelta | None, BeforeValidator(values.keep_messages)] = Field(
+        default=timedelta(days=30), validate_default=False
+    )
+    """How long landed messages are kept; None is for ever. State stays."""
+
+    @field_validator("password")
+    @classmethod
+    def _once(cls, password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        url = str(info.data.get("url", ""))
+        if password is not None and url.startswith("sqlite"):
+            raise ValueError("is of no use for SQLite; remove it, or name a server in store.url")
+        if password is not None and re.search(r"://[^/:@]*:.*@", url):
+            raise ValueError("is given together with one in store.url; keep one of the two")
+        return password
 
     @property
     def shown_url(self) -> str:
-        """`url` without its password."""
-        return re.sub(r"(://[^/:@]*):.*@", r"\1:***@", self.url)
+        """`url` without its password and options."""
+        return re.sub(r"(://[^/:@]*):.*@", r"\1:***@", self.url).partition("?")[0]
+
+    @property
+    def login(self) -> tuple[str, str | None]:
+        """`url` and password, for whoever connects."""
+        return self.url, None if self.password is None else self.password.get_secret_value()
 
 
 class Run(Table):
@@ -135,6 +158,13 @@ class Settings(Table):
         holder = self.app.secret_file or (self._file if self.app.secret is not None else None)
         if holder is not None and _readable_by_all(holder):
             found.append(f"app.secret: everyone on this host can read {holder}; run chmod 600 {holder}")
+        holder = self.store.password_file or (
+            self._file if self.store.password is not None or "***" in self.store.shown_url else None
+        )
+        if holder is not None and _readable_by_all(holder):
+            found.append(f"store.password: everyone on this host can read {holder}; run chmod 600 {holder}")
+        if self.store.keep_messages is None:
+            found.append('store.keep_messages: "forever" deletes nothing, so the store grows without end')
         groups = [(source.group, frozenset(source.name_servers)) for source in self.source]
         for source, group in zip(self.source, groups, strict=True):
             if groups.count(group) > 1:

@@ -49,11 +49,29 @@ def app_key(value: object) -> object:
 
 
 def store_url(url: str) -> str:
-    if not url.startswith("sqlite://"):
-        raise ValueError("must begin with sqlite:/// : this version stores in SQLite only")
-    if not re.fullmatch(r"sqlite:///[^?]*[^?/]", url) or url.endswith("/:memory:"):
-        raise ValueError("must name a file and nothing else, such as sqlite:///jst-bridge.db")
+    scheme = url.partition(":")[0].partition("+")[0]
+    if scheme == "sqlite":
+        if not re.fullmatch(r"sqlite:///[^?]*[^?/]", url) or url.endswith("/:memory:"):
+            raise ValueError("must name a file and nothing else, such as sqlite:///jst-bridge.db")
+    elif scheme not in ("postgresql", "postgres", "mysql", "mariadb"):
+        raise ValueError("must begin with sqlite:///, postgresql:// or mysql://")
+    elif not re.fullmatch(r"[a-z0-9+]+://[^/?]*/[^/?]+(\?.*)?", url):
+        raise ValueError(f"must be like {scheme}://user@host:port/database")
     return url
+
+
+def keep_messages(value: object) -> object:
+    if value == "forever":
+        return None
+    try:
+        kept = span(str(value))
+    except ValueError as error:
+        raise ValueError(f'{error}, or "forever"') from None
+    if kept < timedelta(days=7):
+        raise ValueError(
+            "must be at least 7d: the broker may redeliver a message for days, and its key is what absorbs that"
+        )
+    return kept
 
 
 def size(value: object) -> object:

@@ -2,7 +2,8 @@
 
 Always in this order, so that two writers meet on the same tables the same way: messages, the state tables
 (rows sorted by key), dead letters, positions, gaps. Duplicates are found by asking first; inside a transaction
-that excludes other writers (SQLite), or is redone after a unique violation, that is exact.
+that excludes other writers (SQLite), or is done again after a unique violation (servers), that is exact. State rows
+are locked while they are folded; of a row that is not there yet the first writer wins, and the other folds again.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Dialect, Table
+from sqlalchemy import Table
 
 from jst_bridge.ports import DeadLetter, Gap, Landed, Landing, Message, Position, QueueKey
 from jst_bridge.store import schema
+from jst_bridge.store.database import Database
 from jst_bridge.store.events import Events
-from jst_bridge.store.folding import BOOKKEEPING, Event, fold, unfold
+from jst_bridge.store.folding import BOOKKEEPING, Event, Row, fold, unfold
 from jst_bridge.store.statements import Insert, Lookup, Match
 
 __all__ = ["LandingWriter", "bisect"]
@@ -26,6 +28,8 @@ __all__ = ["LandingWriter", "bisect"]
 log = logging.getLogger(__name__)
 
 _KEY_LIMIT: Final = 128
+DEAD_LETTER_OUTCOME: Final = ("replays", "outcome", "outcome_at", "outcome_note")
+"""Columns of dead_letters that a new row leaves to the database."""
 _KEYS_SHOWN: Final = 3
 _INT64: Final = 2**63 - 1
 
@@ -35,23 +39,56 @@ _Item = TypeVar("_Item")
 class StateTable:
     """One folded table: reads the rows a batch touches, folds its events in, writes them back."""
 
-    def __init__(self, table: Table, dialect: Dialect) -> None:
-        self._fields = schema.fields_of(table)
-        self._key_width = len(table.primary_key.columns)
-        self._seller = self._key_width + len(BOOKKEEPING)  # seller and user_id lead the fields
-        self._held = Lookup(table.columns, table.columns[0], dialect)
-        self._write = Insert(table, dialect, replace=True)
+    def __init__(self, table: Table, database: Database) -> None:
+        self.table = table
+        self.fields = schema.fields_of(table)
+        self.key_width = len(table.primary_key.columns)
+        self._seller = self.key_width + len(BOOKKEEPING)  # seller and user_id lead the fields
+        self._database = database
+        self._held = Lookup(table.columns, table.columns[0], database.dialect, lock=True)
+        self._write = Insert(table, database.dialect, "replace")
+        self._begin = Insert(table, database.dialect)
+        self._alone = not database.shared
 
     def fold_in(self, cursor: Any, events: dict[tuple[str, ...], list[Event]]) -> None:
-        if not events:
-            return
-        width = self._key_width
-        for row in self._held.rows(cursor, sorted({key[0] for key in events})):
-            known = events.get(row[:width])
-            if known is not None:
-                known += unfold(self._absent(row, "", None)[width:], self._fields)
-        rows = [self._absent(key + fold(events[key], self._fields), None, "") for key in sorted(events)]
-        self._write.execute(cursor, rows)
+        """Fold the events, per primary key, into their rows."""
+        keys = sorted(events)
+        while keys:
+            held = self.held(cursor, sorted({key[0] for key in keys}))
+            rows = []
+            for key in keys:
+                known = events[key]
+                if key in held:
+                    known = known + unfold(held[key], self.fields)
+                rows.append(self._absent(key + fold(known, self.fields), None, ""))
+            if self._alone:
+                self._write.execute(cursor, rows)
+                return
+            width = self.key_width
+            self._write.execute(cursor, [row for row in rows if row[:width] in held])
+            begun = [row for row in rows if row[:width] not in held]
+            # Nobody can lock a row that is not there: whoever inserts it second folds once more.
+            if not begun or self._insert(cursor, begun):
+                return
+            keys = [row[:width] for row in begun]
+
+    def held(self, cursor: Any, ids: Sequence[str]) -> dict[tuple[str, ...], Row]:
+        """The rows, by primary key, whose first key column is among `ids`; locked, without the key columns."""
+        width = self.key_width
+        return {row[:width]: self._absent(row, "", None)[width:] for row in self._held.rows(cursor, ids)}
+
+    def _insert(self, cursor: Any, rows: Sequence[tuple[Any, ...]]) -> bool:
+        """False: another writer inserted one of them meanwhile, and nothing is written."""
+        cursor.execute("SAVEPOINT begin_rows")
+        try:
+            self._begin.execute(cursor, rows)
+        except Exception as error:
+            if not self._database.exists_already(error):
+                raise
+            cursor.execute("ROLLBACK TO SAVEPOINT begin_rows")
+            return False
+        cursor.execute("RELEASE SAVEPOINT begin_rows")
+        return True
 
     def _absent(self, row: tuple[Any, ...], was: str | None, becomes: str | None) -> tuple[Any, ...]:
         """An absent seller or user_id is None in a fold and '' in the table."""
@@ -64,22 +101,25 @@ class StateTable:
 
 
 class LandingWriter:
-    """Writes landings with the SQL of one dialect. Holds statements only, no state."""
+    """Writes landings into one database. Holds statements only, no state."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, database: Database) -> None:
+        dialect = database.dialect
         columns = schema.messages.c
+        self._database = database
         self._held = Lookup([columns.message_key, columns.body_hash], columns.message_key, dialect)
         self._messages = Insert(schema.messages, dialect)
         self._traces = Insert(schema.logistics_traces, dialect)
-        self._trades = StateTable(schema.trades, dialect)
-        self._lines = StateTable(schema.trade_lines, dialect)
-        self._refunds = StateTable(schema.refunds, dialect)
+        self._trades = StateTable(schema.trades, database)
+        self._lines = StateTable(schema.trade_lines, database)
+        self._refunds = StateTable(schema.refunds, database)
         letters = schema.dead_letters.c
         self._dead = Lookup([letters.source, letters.transport_id], letters.transport_id, dialect)
-        self._dead_letters = Insert(schema.dead_letters, dialect)
+        self._dead_letters = Insert(schema.dead_letters, dialect, without=DEAD_LETTER_OUTCOME)
         queue = list(schema.positions.primary_key.columns)
         self._stored = Match([*queue, schema.positions.c.next_offset], queue[:3], dialect)
-        self._positions = Insert(schema.positions, dialect, replace=True)
+        self._advance = Insert(schema.positions, dialect, "advance", rising="next_offset")
+        self._rewind = Insert(schema.positions, dialect, "replace")
         gap = list(schema.gaps.columns)[1:-2]
         self._noted = Match(gap[-1:], gap, dialect)
         self._gaps = Insert(schema.gaps, dialect)
@@ -90,17 +130,17 @@ class LandingWriter:
         self._land_rest(cursor, landing, landing.dead_letters, landed, now)
         return landed
 
-    def land_sparing(
-        self, cursor: Any, landing: Landing, now: int, refusals: tuple[type[Exception], ...]
-    ) -> Landed:
-        """Write all of `landing` but the messages that raise one of `refusals`: those become dead letters."""
+    def land_sparing(self, cursor: Any, landing: Landing, now: int) -> Landed:
+        """Write all of `landing` but the messages the database refuses: those become dead letters."""
         landed = Landed()
 
         def attempt(messages: Sequence[Message]) -> Exception | None:
             cursor.execute("SAVEPOINT attempt")
             try:
                 part = self._land_messages(cursor, messages, now)
-            except refusals as error:
+            except Exception as error:
+                if not self._database.refuses(error):
+                    raise
                 cursor.execute("ROLLBACK TO SAVEPOINT attempt")
                 cursor.execute("RELEASE SAVEPOINT attempt")
                 return error
@@ -200,16 +240,18 @@ class LandingWriter:
         return len(fresh)
 
     def _land_positions(self, cursor: Any, positions: Sequence[Position], now: int) -> None:
-        held: dict[QueueKey, int] = {}
-        for consumer in dict.fromkeys(position.queue[:3] for position in positions):
-            held |= self.positions(cursor, *consumer)
-        moved: dict[QueueKey, int] = {}
+        """Only what was rewound may fall: a member that lost the queue may be the last to land."""
+        ahead: dict[QueueKey, int] = {}
+        back: dict[QueueKey, int] = {}
         for position in positions:
-            stored = moved.get(position.queue, held.get(position.queue))
-            if stored is None or position.offset > stored or position.rewound:
-                moved[position.queue] = position.offset
-        rows = [(*queue, offset, now) for queue, offset in sorted(moved.items()) if held.get(queue) != offset]
-        self._positions.execute(cursor, rows)
+            queue, offset = position.queue, position.offset
+            if position.rewound or queue in back:
+                back[queue] = offset if position.rewound else max(back[queue], offset)
+                ahead.pop(queue, None)
+            else:
+                ahead[queue] = max(ahead.get(queue, offset), offset)
+        for statement, moved in ((self._advance, ahead), (self._rewind, back)):
+            statement.execute(cursor, [(*queue, offset, now) for queue, offset in sorted(moved.items())])
 
     def _land_gaps(self, cursor: Any, gaps: Sequence[Gap], now: int) -> int:
         spans = {(*gap.queue, gap.first, gap.last): gap.reason for gap in gaps}

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Select, create_engine, desc, func, select
+from sqlalchemy import ColumnElement, Connection, Select, create_engine, desc, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from jst_bridge.errors import StoreError
 from jst_bridge.ports import QueueKey
 from jst_bridge.store import migrations, schema
+from jst_bridge.store.database import Database
 from jst_bridge.store.lifecycle import topic_rank
-from jst_bridge.store.sqlite import store_fault
 
 __all__ = [
     "GapRow",
@@ -163,6 +163,7 @@ class StoreCounts(msgspec.Struct, frozen=True):
     sellers: list[SellerCount]
     """Those with the most messages, the most first."""
     dead_letters: int
+    """Those that nobody has replayed or dropped yet."""
     dead_reasons: dict[str, int]
     oldest: int | None
     newest: int | None
@@ -177,23 +178,25 @@ _TABLES: Final[dict[type[msgspec.Struct], Any]] = {
     GapRow: schema.gaps,
 }
 
+_ENGINES: Final = {
+    "sqlite": "sqlite://",
+    "postgresql": "postgresql+psycopg://",
+    "mysql": "mysql+pymysql://",
+}
+
 _Row = TypeVar("_Row", bound=msgspec.Struct)
 
 
 class Reader:
     """A read-only connection to the store; a context manager. Methods raise StoreUnavailable or StoreError."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
-        if not self.path.exists():
-            raise StoreError(
-                f"there is no store at {self.path}",
-                remedy="start `jst-bridge run` once, or correct [store] url",
-            )
-        self._engine = create_engine("sqlite://", creator=self._connect, poolclass=StaticPool)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        dialect = _ENGINES[database.dialect.name]
+        self._engine = create_engine(dialect, creator=database.connect_reading, poolclass=StaticPool)
         try:
             with self._reading() as connection:
-                migrations.require_current(connection.connection.cursor(), self._engine.dialect)
+                migrations.require_current(connection.connection.cursor(), database.dialect)
         except BaseException:
             self.close()
             raise
@@ -224,7 +227,7 @@ class Reader:
         if since is not None:
             newest = newest.where(columns.published_at >= since)
         if topic is not None:
-            newest = newest.where(columns.topic.op("GLOB")(topic.replace("[", "[[]")))
+            newest = newest.where(_matches(columns.topic, topic, self._database.dialect.name))
         ids = newest.subquery("newest")
         query = _select(MessageRow).join(ids, ids.c.id == columns.id)
         with self._reading() as connection:
@@ -262,7 +265,10 @@ class Reader:
                 select(message.topic, total).group_by(message.topic).order_by(desc("total"))
             ).all()
             reasons = connection.execute(
-                select(letter.reason, total).group_by(letter.reason).order_by(desc("total"))
+                select(letter.reason, total)
+                .where(letter.outcome == "open")
+                .group_by(letter.reason)
+                .order_by(desc("total"))
             ).all()
             most = [
                 SellerCount(seller, count, newest, _landed_at(connection, seller))
@@ -294,22 +300,20 @@ class Reader:
         """Close the connection. Idempotent."""
         self._engine.dispose()
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
-
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         """One connection in one read transaction: all answers are of the same moment."""
         try:
             with self._engine.connect() as connection:
-                connection.exec_driver_sql("BEGIN")
+                for statement in self._database.snapshot:
+                    connection.exec_driver_sql(statement)
                 yield connection
+        except StoreError:
+            raise
         except DBAPIError as error:
-            raise store_fault(
-                self.path, error.orig if isinstance(error.orig, Exception) else error
-            ) from error
-        except sqlite3.Error as error:
-            raise store_fault(self.path, error) from error
+            raise self._database.fault(error.orig or error) from error
+        except Exception as error:
+            raise self._database.fault(error) from error
 
 
 def _select(row: type[_Row]) -> Select[Any]:
@@ -317,8 +321,22 @@ def _select(row: type[_Row]) -> Select[Any]:
     return select(*(columns[name] for name in row.__struct_fields__))
 
 
+def _matches(column: Any, pattern: str, dialect_name: str) -> ColumnElement[bool]:
+    """`pattern` with * and ?, byte by byte: SQLite's LIKE alone does not tell a from A."""
+    if dialect_name == "sqlite":
+        matches: ColumnElement[bool] = column.op("GLOB")(pattern.replace("[", "[[]"))
+        return matches
+    escaped = re.sub(r"[!%_]", lambda sign: f"!{sign[0]}", pattern)
+    like: ColumnElement[bool] = column.like(escaped.replace("*", "%").replace("?", "_"), escape="!")
+    return like
+
+
 def _rows(connection: Connection, query: Select[Any], row: type[_Row]) -> list[_Row]:
-    return [row(*values) for values in connection.execute(query)]
+    """Money comes as Decimal from servers and as text from SQLite: here it is text."""
+    return [
+        row(*(str(value) if type(value) is Decimal else value for value in values))
+        for values in connection.execute(query)
+    ]
 
 
 def _of_order(connection: Connection, row: type[_Row], tid: str) -> list[_Row]:

@@ -33,6 +33,7 @@ __all__ = [
     "dead_letters",
     "fields_of",
     "gaps",
+    "leases",
     "logistics_traces",
     "messages",
     "positions",
@@ -213,6 +214,10 @@ dead_letters = _table(
     Column("detail", _LONG_TEXT, nullable=False),
     Column("body", _BODY, nullable=False),
     _instant("dead_at"),
+    Column("replays", Integer, nullable=False, server_default="0"),  # attempts that failed again
+    Column("outcome", _words(16), nullable=False, server_default="open"),  # open, replayed or dropped
+    _instant("outcome_at", nullable=True),
+    Column("outcome_note", _LONG_TEXT),  # the message_key it landed under; why it was dropped
     UniqueConstraint("source", "transport_id"),
     sqlite_autoincrement=True,
 )
@@ -234,6 +239,13 @@ positions = _table(
     Column("next_offset", BigInteger, nullable=False),
     _instant("updated_at"),
     sqlite_with_rowid=False,
+)
+
+leases = _table(
+    "leases",
+    Column("name", _words(128), primary_key=True),
+    Column("holder", _words(255), nullable=False),
+    _instant("expires_at"),
 )
 
 schema_migrations = _table(

@@ -6,64 +6,90 @@ drivers give up the interpreter lock at every step, it also spares a wait per ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
-from sqlalchemy import Column, Dialect, Table, bindparam, func, select
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Column, ColumnElement, Dialect, LargeBinary, Table, bindparam, func, select
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.sql.dml import Insert as InsertClause
 
-__all__ = ["Insert", "Lookup", "Match"]
+__all__ = ["Delete", "Insert", "Lookup", "Match"]
 
 _SIZES: Final = (500, 50, 5, 1)
 """Rows or keys per statement: 500 rows of 20 columns stay below every database's limit of parameters."""
+_STATEMENT_BYTES: Final = 4 << 20
+"""Bytes of bodies in one statement, beyond a single row: servers limit a packet (MySQL 16 MiB and more)."""
 
 _PLACEHOLDERS: Final = {"qmark": "?", "format": "%s", "pyformat": "%s"}
 _rows_decoder = msgspec.json.Decoder(list[tuple[Any, ...]])
+
+Mode = Literal["insert", "replace", "advance"]
 
 
 class Insert:
     """INSERT of any number of rows, each a tuple of `columns` in that order.
 
-    With `replace`, a row whose primary key exists takes the new values instead.
+    What happens to a row whose primary key exists: with `insert` the database refuses it, with `replace` it takes
+    the new values, with `advance` too, but its integer column `rising` never falls. Columns in `without` get their
+    default.
     """
 
-    def __init__(self, table: Table, dialect: Dialect, *, replace: bool = False) -> None:
+    def __init__(
+        self,
+        table: Table,
+        dialect: Dialect,
+        mode: Mode = "insert",
+        *,
+        rising: str | None = None,
+        without: Collection[str] = (),
+    ) -> None:
         serial = table.autoincrement_column
-        self.columns = tuple(column.name for column in table.columns if column is not serial)
-        clause = _UPSERTS[dialect.name](table) if replace else table.insert()
+        self.columns = tuple(c.name for c in table.columns if c is not serial and c.name not in without)
+        bodies = [n for n, name in enumerate(self.columns) if isinstance(table.c[name].type, LargeBinary)]
+        self._body = bodies[0] if bodies else None
+        clause = table.insert().inline() if mode == "insert" else _upsert(table, dialect.name, rising)
         one = str(clause.compile(dialect=dialect, column_keys=list(self.columns)))
         group = f"({', '.join([_PLACEHOLDERS[dialect.paramstyle]] * len(self.columns))})"
+        if group not in one:
+            raise AssertionError(f"{dialect.name} writes its values differently: {one}")
         self._statements = [(size, one.replace(group, ", ".join([group] * size), 1)) for size in _SIZES]
 
     def execute(self, cursor: Any, rows: Sequence[tuple[Any, ...]]) -> None:
         start, count = 0, len(rows)
-        for size, statement in self._statements:
-            while count - start >= size:
-                cursor.execute(statement, tuple(chain.from_iterable(rows[start : start + size])))
-                start += size
+        while start < count:
+            for size, statement in self._statements:
+                if count - start >= size and (size == 1 or self._fits(rows[start : start + size])):
+                    cursor.execute(statement, tuple(chain.from_iterable(rows[start : start + size])))
+                    start += size
+                    break
+
+    def _fits(self, rows: Sequence[tuple[Any, ...]]) -> bool:
+        body = self._body
+        return body is None or sum([len(row[body]) for row in rows]) <= _STATEMENT_BYTES
 
 
 class Lookup:
-    """SELECT of some columns of the rows whose `by` is among any number of keys."""
+    """SELECT of some columns of the rows whose `by` is among any number of keys.
 
-    def __init__(self, columns: Iterable[Column[Any]], by: Column[Any], dialect: Dialect) -> None:
+    With `lock`, the rows are locked in the order of their primary key until the transaction ends, where the
+    database has such locks.
+    """
+
+    def __init__(
+        self, columns: Iterable[Column[Any]], by: Column[Any], dialect: Dialect, *, lock: bool = False
+    ) -> None:
         packed = dialect.name == "sqlite"
         selected = [func.json_group_array(func.json_array(*columns))] if packed else list(columns)
         self._fetch = _fetch_packed if packed else _fetch
-        self._statements = [
-            (
-                size,
-                str(
-                    select(*selected)
-                    .where(by.in_([""] * size))
-                    .compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
-                ),
-            )
-            for size in reversed(_SIZES)
-        ]
+        self._statements = []
+        for size in reversed(_SIZES):
+            query = select(*selected).where(by.in_([""] * size))
+            if lock and not packed:
+                query = query.order_by(*by.table.primary_key.columns).with_for_update()
+            compiled = query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+            self._statements.append((size, str(compiled)))
 
     def rows(self, cursor: Any, keys: Sequence[str]) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = []
@@ -93,6 +119,27 @@ class Match:
         return list(cursor.fetchall())
 
 
+class Delete:
+    """DELETE of the rows whose `by` is among any number of keys, which must be distinct."""
+
+    def __init__(self, by: Column[Any], dialect: Dialect) -> None:
+        sign = _PLACEHOLDERS[dialect.paramstyle]
+        self._statements = [
+            (size, f"DELETE FROM {by.table.name} WHERE {by.name} IN ({', '.join([sign] * size)})")  # noqa: S608
+            for size in _SIZES
+        ]
+
+    def execute(self, cursor: Any, keys: Sequence[Any]) -> int:
+        """Delete; return how many rows there were."""
+        deleted, start, count = 0, 0, len(keys)
+        for size, statement in self._statements:
+            while count - start >= size:
+                cursor.execute(statement, tuple(keys[start : start + size]))
+                deleted += cursor.rowcount
+                start += size
+        return deleted
+
+
 def _fetch(cursor: Any) -> list[tuple[Any, ...]]:
     return list(cursor.fetchall())
 
@@ -103,12 +150,20 @@ def _fetch_packed(cursor: Any) -> list[tuple[Any, ...]]:
     return _rows_decoder.decode(cursor.fetchone()[0])
 
 
-def _sqlite_upsert(table: Table) -> InsertClause:
-    insert = sqlite.insert(table)
+def _upsert(table: Table, dialect_name: str, rising: str | None) -> InsertClause:
+    """The one clause every database writes its own way."""
+    names = [column.name for column in table.columns if not column.primary_key]
+    if dialect_name == "mysql":
+        into = mysql.insert(table)
+        taken: dict[str, ColumnElement[Any]] = {name: into.inserted[name] for name in names}
+        if rising is not None:
+            taken[rising] = func.greatest(table.c[rising], taken[rising])
+        return into.on_duplicate_key_update(taken)
+    insert = (sqlite if dialect_name == "sqlite" else postgresql).insert(table)
+    values: dict[str, ColumnElement[Any]] = {name: insert.excluded[name] for name in names}
+    if rising is not None:
+        greatest = func.max if dialect_name == "sqlite" else func.greatest
+        values[rising] = greatest(table.c[rising], values[rising])
     key = list(table.primary_key.columns)
-    values = {column.name: insert.excluded[column.name] for column in table.columns if not column.primary_key}
-    return insert.on_conflict_do_update(index_elements=key, set_=values)
-
-
-_UPSERTS: Final[dict[str, Callable[[Table], InsertClause]]] = {"sqlite": _sqlite_upsert}
-"""The one clause every database writes its own way."""
+    upsert: InsertClause = insert.on_conflict_do_update(index_elements=key, set_=values)
+    return upsert

@@ -53,16 +53,16 @@ def test_state_tables_show_the_newest_state(installation: Installation, cluster:
     assert installation.run("run", "--drain").code == 0
 
     (trade,) = installation.rows(
-        "SELECT seller, status, payment, buyer_nick FROM trades WHERE tid = ?", "58827845840332256"
+        "SELECT seller, status, payment, buyer_nick FROM trades WHERE tid = '58827845840332256'"
     )
     assert trade == ("谷花海微雪豆", "TRADE_NO_CREATE_PAY", "0.10", "msiajsopvr")
     # Same body and time under two topics: the later step of a refund's life wins, whatever came first.
-    refund = "SELECT tid, seller, topic, refund_fee FROM refunds WHERE refund_id = ?"
-    assert installation.rows(refund, "3294084395821101") == [
+    refund = "SELECT tid, seller, topic, refund_fee FROM refunds WHERE refund_id = '3294084395821101'"
+    assert installation.rows(refund) == [
         ("54343705877212813", "原糖麦桃林宝", "taobao_refund_RefundSellerAgreeAgreement", "59.78")
     ]
-    trace = "SELECT out_sid, action FROM logistics_traces WHERE tid = ?"
-    assert installation.rows(trace, "43523724247624346") == [("685264139374", "ARRIVAL")]
+    trace = "SELECT out_sid, action FROM logistics_traces WHERE tid = '43523724247624346'"
+    assert installation.rows(trace) == [("685264139374", "ARRIVAL")]
     assert installation.rows(
         "SELECT tid FROM messages WHERE tid = '2918463734761365258'"
     )  # beyond 2^53, exact

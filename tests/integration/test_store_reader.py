@@ -9,17 +9,18 @@ import pytest
 from jst_bridge.errors import StoreError
 from jst_bridge.messages.families import LogisticsTrace, Refund, Trade
 from jst_bridge.ports import Gap, Position
-from jst_bridge.store import Reader, SellerCount, SqliteStore, open_reader
-from tests.unit.test_store_landing import NOW, QUEUE, TID, dead, landing, message, store
+from jst_bridge.store import LandingStore, Reader, SellerCount, open_reader
+from tests.integration.test_store_contract import store
+from tests.stores import NOW, QUEUE, TID, dead, landing, message
 
 __all__ = ["store"]
 
 
-def reader(store: SqliteStore) -> Reader:
-    return open_reader(f"sqlite:///{store.path}")
+def reader(store: LandingStore) -> Reader:
+    return Reader(store.database)
 
 
-def keys(store: SqliteStore, **filters: object) -> list[str]:
+def keys(store: LandingStore, **filters: object) -> list[str]:
     with reader(store) as questions:
         return [row.message_key for row in questions.messages(**filters)]  # type: ignore[arg-type]
 
@@ -31,7 +32,7 @@ def test_a_missing_store_is_not_created_and_names_the_remedy(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_store_has_answers(store: SqliteStore) -> None:
+def test_an_empty_store_has_answers(store: LandingStore) -> None:
     with reader(store) as questions:
         counts = questions.counts()
         assert (counts.messages, counts.sellers, counts.oldest, counts.newest) == (0, [], None, None)
@@ -41,7 +42,7 @@ def test_an_empty_store_has_answers(store: SqliteStore) -> None:
         assert questions.timeline("1").trade is None
 
 
-def test_messages_come_newest_first_and_obey_every_filter(store: SqliteStore) -> None:
+def test_messages_come_newest_first_and_obey_every_filter(store: LandingStore) -> None:
     store.land(
         landing(
             message("a", published_at=NOW + 1),
@@ -62,14 +63,14 @@ def test_messages_come_newest_first_and_obey_every_filter(store: SqliteStore) ->
     assert keys(store, topic="*", seller="沐微霜", since=NOW + 1, limit=1) == ["c"]
 
 
-def test_a_reader_sees_rows_with_the_names_of_the_columns_while_the_store_writes(store: SqliteStore) -> None:
+def test_a_reader_sees_rows_with_the_names_of_the_columns_while_the_store_writes(store: LandingStore) -> None:
     with reader(store) as questions:
         store.land(landing(message("a", body=b"\x00raw")))
         [row] = questions.messages(tid=str(TID))
     assert (row.message_key, row.seller, row.published_at, row.body) == ("a", "沐微霜", NOW, b"\x00raw")
 
 
-def test_a_timeline_holds_one_order_in_time_order(store: SqliteStore) -> None:
+def test_a_timeline_holds_one_order_in_time_order(store: LandingStore) -> None:
     create = Trade(tid=TID, oid=TID, status="WAIT_BUYER_PAY")
     store.land(
         landing(
@@ -91,7 +92,7 @@ def test_a_timeline_holds_one_order_in_time_order(store: SqliteStore) -> None:
     assert [event.message_key for event in timeline.events] == ["new", "pay", "ship", "got", "back"]
 
 
-def test_counts_gaps_and_positions_tell_what_the_store_holds(store: SqliteStore) -> None:
+def test_counts_gaps_and_positions_tell_what_the_store_holds(store: LandingStore) -> None:
     other = QUEUE._replace(group="GID_other", queue_id=0)
     store.land(
         landing(

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy.dialects import sqlite
 
 from jst_bridge.messages.families import LogisticsTrace, Refund, Trade, TradeRated
 from jst_bridge.ports import Message
+from jst_bridge.store import LandingStore, open_store
 from jst_bridge.store.folding import Event, fold, unfold
-from jst_bridge.store.landing import LandingWriter
 from jst_bridge.store.lifecycle import REFUND_TOPIC_RANKS, STATUS_RANKS, TRADE_TOPIC_RANKS
-from jst_bridge.store.migrations import migrate
-from tests.unit.test_store_landing import landing, message
+from tests.stores import STATE_TABLES, landing, message, state
 
 FIELDS = ("a", "b", "c", "d")
-STATE_TABLES = ("trades", "trade_lines", "refunds", "logistics_traces")
 
 
 def optional(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -109,39 +107,36 @@ def lives(draw: st.DrawFn) -> list[Message]:
     return drawn + draw(st.lists(st.sampled_from(drawn), max_size=3))
 
 
-def empty_store() -> sqlite3.Connection:
-    """A database in memory with the schema: hundreds of examples need no disk."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    TEMPLATE.backup(connection)
-    return connection
+@pytest.fixture
+def store(database_url: str) -> Iterator[LandingStore]:
+    opened = open_store(database_url)
+    opened.open()
+    yield opened
+    opened.close()
 
 
-def template() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrate(connection.cursor(), sqlite.dialect(), 0)
-    return connection
+def emptied(store: LandingStore) -> LandingStore:
+    """The same store for the next example: making one anew takes a hundred times longer."""
+
+    def clear(cursor: Any) -> None:
+        for table in ("messages", *STATE_TABLES):
+            cursor.execute(f"DELETE FROM {table}")
+
+    store.database.transact(clear)
+    return store
 
 
-TEMPLATE = template()
-WRITER = LandingWriter(sqlite.dialect())
-
-
-def dump(connection: sqlite3.Connection) -> list[list[tuple[Any, ...]]]:
-    tables = [connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in STATE_TABLES]
-    connection.close()
-    return tables
-
-
-@settings(max_examples=200)
-@given(lives(), st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(messages=lives(), data=st.data())
 def test_any_order_of_arrival_and_any_batches_give_the_same_tables(
-    messages: list[Message], data: st.DataObject
+    store: LandingStore, messages: list[Message], data: st.DataObject
 ) -> None:
-    whole, parts = empty_store(), empty_store()
-    WRITER.land(whole.cursor(), landing(*messages), 0)
+    emptied(store).land(landing(*messages))
+    whole = state(store)
     rest = data.draw(st.permutations(messages))
+    emptied(store)
     while rest:
         size = data.draw(st.integers(1, len(rest)))
-        WRITER.land(parts.cursor(), landing(*rest[:size]), 0)
+        store.land(landing(*rest[:size]))
         rest = rest[size:]
-    assert dump(whole) == dump(parts)
+    assert state(store) == whole

@@ -227,6 +227,34 @@ class TestEnvironment:
         ]
 
 
+class TestStore:
+    def test_the_password_of_a_server_comes_from_a_file_and_is_never_shown(self, tmp_path: Path) -> None:
+        (tmp_path / "db.password").write_text(CANARY + "\n")
+        text = '[store]\nurl = "postgresql://jst@db.example.com/bridge?sslmode=require"\npassword_file = "db.password"'
+        settings = load(write(tmp_path, APP + text), {})
+        url = "postgresql://jst@db.example.com/bridge?sslmode=require"
+        assert settings.store.login == (url, CANARY)
+        assert settings.store.shown_url == "postgresql://jst@db.example.com/bridge"
+        assert CANARY not in repr(settings) + str(settings.warnings())
+
+    def test_a_password_in_the_url_is_masked(self, tmp_path: Path) -> None:
+        settings = load(write(tmp_path, APP + f'[store]\nurl = "mysql://jst:{CANARY}@h:3306/d"'), {})
+        assert settings.store.shown_url == "mysql://jst:***@h:3306/d"
+        assert CANARY not in repr(settings)
+
+    def test_messages_are_kept_for_thirty_days_or_as_long_as_said(self, tmp_path: Path) -> None:
+        def kept(text: str) -> timedelta | None:
+            return load(write(tmp_path, APP + text), {}).store.keep_messages
+
+        assert kept("") == timedelta(days=30)
+        assert kept('[store]\nkeep_messages = "8w"') == timedelta(weeks=8)
+        assert kept('[store]\nkeep_messages = "forever"') is None
+
+    def test_keeping_for_ever_is_warned_about(self, tmp_path: Path) -> None:
+        settings = load(write(tmp_path, APP + SOURCE + '[store]\nkeep_messages = "forever"'), {})
+        assert any("keep_messages" in warning for warning in settings.warnings())
+
+
 class TestProblems:
     def test_are_listed_all_at_once(self, tmp_path: Path) -> None:
         text = """
@@ -266,7 +294,22 @@ class TestProblems:
             (APP + "secret = 5", "app.secret: must be a valid string"),
             (APP + 'secret = ""', "app.secret: "),
             (APP + 'secret = "a"\nsecret_file = "b"', "app.secret_file: is given together with app.secret; "),
-            (APP + '[store]\nurl = "mysql://u:c4nary-5ecret@h/d"', "store.url: must begin with sqlite:///"),
+            (APP + '[store]\nurl = "oracle://u:c4nary-5ecret@h/d"', "store.url: must begin with sqlite:///"),
+            (
+                APP + '[store]\nurl = "mysql://u:c4nary-5ecret@h"',
+                "store.url: must be like mysql://user@host:port/",
+            ),
+            (APP + '[store]\npassword = "c4nary-5ecret"', "store.password: is of no use for SQLite"),
+            (
+                APP + '[store]\nurl = "mysql://u:x@h/d"\npassword = "c4nary-5ecret"',
+                "store.password: is given together with one in store.url",
+            ),
+            (APP + '[store]\nkeep_messages = "6d"', "store.keep_messages: must be at least 7d"),
+            (APP + "[store]\nkeep_messages = 30", "store.keep_messages: must be a number and a unit"),
+            (
+                APP + '[store]\nkeep_messages = "never"',
+                'store.keep_messages: must be a number and a unit (s, m, h, d or w), such as 30d, or "forever"',
+            ),
             (APP + '[store]\nurl = "sqlite://"', "store.url: must name a file"),
             (APP + '[store]\nurl = "sqlite:///:memory:"', "store.url: must name a file"),
             (APP + '[store]\nurl = "sqlite:///a.db?mode=ro"', "store.url: must name a file and nothing else"),

@@ -5,40 +5,62 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy.dialects import sqlite
 
 from jst_bridge.errors import SchemaOutdated, StoreUnavailable
-from jst_bridge.store import SqliteStore, migrations, open_reader, schema
-from jst_bridge.store.migrations import Step, migrate
-from tests.unit.test_store_landing import landing, message, rows, store
-
-__all__ = ["store"]
+from jst_bridge.store import LandingStore, open_reader, schema
+from jst_bridge.store.sqlite import SqliteDatabase
+from tests.stores import landing, message, rows
 
 ROOT = str(Path(__file__).parents[2])
 
 
-def test_a_locked_store_writes_nothing_and_works_again(store: SqliteStore) -> None:
-    other = sqlite3.connect(store.path, isolation_level=None)
+def sqlite_store(path: Path, busy_timeout: float = 0.05) -> LandingStore:
+    return LandingStore(SqliteDatabase(path, busy_timeout=busy_timeout))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "bridge.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[LandingStore]:
+    opened = sqlite_store(path)
+    opened.open()
+    yield opened
+    opened.close()
+
+
+def test_all_files_of_the_store_are_for_their_owner_only(store: LandingStore, path: Path) -> None:
+    store.land(landing(message()))
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert modes == {"bridge.db": 0o600, "bridge.db-wal": 0o600, "bridge.db-shm": 0o600}
+
+
+def test_a_locked_store_writes_nothing_and_works_again(store: LandingStore, path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable, match="locked") as caught:
         store.land(landing(message("a")))
     assert "another process" in caught.value.remedy
-    assert str(store.path) in str(caught.value)
+    assert str(path) in str(caught.value)
     other.execute("ROLLBACK")
     other.close()
     assert rows(store, "SELECT count(*) FROM messages") == [(0,)]
     assert store.land(landing(message("a"))).landed == 1
 
 
-def test_a_full_disk_writes_nothing_and_works_again(store: SqliteStore) -> None:
-    assert store._connection is not None
-    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+def test_a_full_disk_writes_nothing_and_works_again(store: LandingStore, path: Path) -> None:
+    assert store.database._connection is not None
+    pages = store.database._connection.execute("PRAGMA page_count").fetchone()[0]
+    store.database._connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreUnavailable, match="full") as caught:
         store.land(landing(*(message(f"k{n}", body=bytes(5_000)) for n in range(50))))
     assert "room" in caught.value.remedy
@@ -49,13 +71,13 @@ def test_a_full_disk_writes_nothing_and_works_again(store: SqliteStore) -> None:
 @pytest.mark.parametrize("replaced", [False, True])
 @pytest.mark.parametrize("removed", ["bridge.db", "bridge.db*"])
 def test_a_file_removed_or_replaced_settles_nothing_and_landing_goes_on_in_the_new_one(
-    store: SqliteStore, tmp_path: Path, removed: str, replaced: bool
+    store: LandingStore, path: Path, tmp_path: Path, removed: str, replaced: bool
 ) -> None:
     store.land(landing(message("a")))
-    for path in tmp_path.glob(removed):
-        path.unlink()
+    for file in tmp_path.glob(removed):
+        file.unlink()
     if replaced:
-        another = SqliteStore(store.path)
+        another = sqlite_store(path)
         another.open()
         another.close()
     with pytest.raises(StoreUnavailable, match="removed or replaced"):
@@ -64,9 +86,11 @@ def test_a_file_removed_or_replaced_settles_nothing_and_landing_goes_on_in_the_n
     assert rows(store, "SELECT message_key FROM messages") == [("b",)]
 
 
-def test_a_file_removed_in_the_middle_of_a_transaction_settles_nothing(store: SqliteStore) -> None:
-    assert store._connection is not None
-    store._connection.set_trace_callback(lambda sql: store.path.unlink() if sql == "COMMIT" else None)
+def test_a_file_removed_in_the_middle_of_a_transaction_settles_nothing(
+    store: LandingStore, path: Path
+) -> None:
+    assert store.database._connection is not None
+    store.database._connection.set_trace_callback(lambda sql: path.unlink() if sql == "COMMIT" else None)
     with pytest.raises(StoreUnavailable, match="removed or replaced"):
         store.land(landing(message("a")))
     assert store.land(landing(message("a"))).landed == 1
@@ -77,18 +101,18 @@ def test_a_file_of_another_program_is_named_with_a_remedy(tmp_path: Path) -> Non
     path = tmp_path / "notes.txt"
     path.write_bytes(b"dear diary" * 1_000)
     with pytest.raises(StoreUnavailable, match=r"notes\.txt") as caught:
-        SqliteStore(path).open()
+        sqlite_store(path).open()
     assert "another file" in caught.value.remedy
 
 
 def test_a_missing_directory_is_named_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="absent") as caught:
-        SqliteStore(tmp_path / "absent" / "bridge.db").open()
+        sqlite_store(tmp_path / "absent" / "bridge.db").open()
     assert caught.value.remedy
 
 
-def test_a_newer_schema_is_refused_by_writer_and_reader(store: SqliteStore) -> None:
-    other = sqlite3.connect(store.path)
+def test_a_newer_schema_is_refused_by_writer_and_reader(store: LandingStore, path: Path) -> None:
+    other = sqlite3.connect(path)
     other.execute("INSERT INTO schema_migrations VALUES (999, 0)")
     other.commit()
     other.close()
@@ -96,7 +120,7 @@ def test_a_newer_schema_is_refused_by_writer_and_reader(store: SqliteStore) -> N
     with pytest.raises(SchemaOutdated, match="999"):
         store.open()
     with pytest.raises(SchemaOutdated, match="999"):
-        open_reader(f"sqlite:///{store.path}")
+        open_reader(f"sqlite:///{path}")
 
 
 def test_an_empty_file_is_an_old_schema_to_the_reader(tmp_path: Path) -> None:
@@ -104,23 +128,6 @@ def test_an_empty_file_is_an_old_schema_to_the_reader(tmp_path: Path) -> None:
     with pytest.raises(SchemaOutdated, match="no tables") as caught:
         open_reader(f"sqlite:///{tmp_path}/empty.db")
     assert "jst-bridge run" in caught.value.remedy
-
-
-def test_an_older_schema_takes_the_steps_it_lacks_once_and_in_order(store: SqliteStore) -> None:
-    steps = (
-        Step(2, "a note on trades", {"sqlite": ("ALTER TABLE trades ADD COLUMN note TEXT",)}),
-        Step(3, "its index", {"sqlite": ("CREATE INDEX trades_note ON trades (note)",)}),
-    )
-    store.land(landing(message("a")))
-    connection = sqlite3.connect(store.path)
-    with pytest.raises(SchemaOutdated, match="schema 1"):
-        migrations.require_current(connection.cursor(), sqlite.dialect(), steps)
-    for _ in range(2):
-        migrate(connection.cursor(), sqlite.dialect(), 5, steps)
-    migrations.require_current(connection.cursor(), sqlite.dialect(), steps)
-    assert connection.execute("SELECT version FROM schema_migrations").fetchall() == [(1,), (2,), (3,)]
-    assert connection.execute("SELECT count(*) FROM trades WHERE note IS NULL").fetchone() == (1,)
-    connection.close()
 
 
 def test_secondary_indexes_of_messages_are_those_users_were_promised() -> None:
@@ -132,10 +139,11 @@ def test_secondary_indexes_of_messages_are_those_users_were_promised() -> None:
 
 
 LANDING_LOOP = """
-import itertools, pathlib, sys
-from jst_bridge.store import SqliteStore
-from tests.unit.test_store_landing import landing, message, QUEUE, Position
-store = SqliteStore(pathlib.Path(sys.argv[1]))
+import itertools, sys
+from jst_bridge.store import open_store
+from jst_bridge.ports import Position
+from tests.stores import landing, message, QUEUE
+store = open_store(f"sqlite:///{sys.argv[1]}")
 store.open()
 begin = max(store.positions(*QUEUE[:3]).values(), default=0)
 for first in itertools.count(begin, 50):
@@ -146,10 +154,11 @@ for first in itertools.count(begin, 50):
 
 
 def test_a_killed_process_leaves_whole_transactions_and_all_it_reported(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "bridge.db")
+    path = tmp_path / "bridge.db"
+    store = sqlite_store(path)
     for commits in (1, 4, 9):
         process = subprocess.Popen(
-            [sys.executable, "-c", LANDING_LOOP, str(store.path)],
+            [sys.executable, "-c", LANDING_LOOP, str(path)],
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": ROOT},
         )
