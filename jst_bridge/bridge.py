@@ -13,9 +13,9 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from .errors import CredentialsRefused, DecodeError, SourceError, StoreUnavailable, UndecodableError
 from .ports import Batch, DeadLetter, Delivery, Landed, Landing, Message, Position, QueueKey, Source, Store
@@ -58,7 +58,10 @@ class Bridge:
         store: Store,
         worker: Worker,
         settings: BridgeSettings | None = None,
+        *,
+        chores: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     ) -> None:
+        """`chores` run beside the sources until the bridge stops; one that ends before that ends the bridge."""
         self.total = Landed()
         """What was landed so far; grows while the bridge runs."""
         self.store_down_since: float | None = None
@@ -68,6 +71,7 @@ class Bridge:
         self._store = store
         self._worker = worker
         self._settings = settings or BridgeSettings()
+        self._chores = chores
         self.interrupted = False
         """Whether it was a signal that asked it to stop."""
         self._stopping = asyncio.Event()
@@ -102,10 +106,13 @@ class Bridge:
         serving = [
             asyncio.create_task(self._serve(source), name=f"serve {source.name}") for source in self._sources
         ]
-        stop = asyncio.create_task(self._stopping.wait(), name="wait for stop")
+        others = [asyncio.create_task(chore(), name="chore") for chore in self._chores]
+        others.append(asyncio.create_task(self._wait_for_stop(), name="wait for stop"))
         try:
-            await asyncio.wait([*serving, stop], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*serving, *others], return_when=asyncio.FIRST_COMPLETED)
             self.stop()
+            for task in others:
+                task.cancel()
             _, late = await asyncio.wait(serving, timeout=self._settings.stop_deadline)
             if late:
                 log.warning(
@@ -113,12 +120,15 @@ class Bridge:
                     self._settings.stop_deadline,
                 )
         finally:
-            for task in (*serving, stop):
+            for task in (*serving, *others):
                 task.cancel()
-            outcomes = await asyncio.gather(*serving, stop, return_exceptions=True)
+            outcomes = await asyncio.gather(*serving, *others, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
+
+    async def _wait_for_stop(self) -> None:
+        await self._stopping.wait()
 
     async def _serve(self, source: Source) -> None:
         decoder = self._decoders[source.name]

@@ -25,6 +25,7 @@ def record(total: Landed, seconds: float) -> dict[str, Any]:
         "gaps": total.gaps,
         "collisions": total.collisions,
         "without_id": total.without_id,
+        "redone": total.redone,
         "seconds": round(seconds, 3),
         "rate": round(_rate(total, seconds), 1),
         "topics": dict(_by_count(total.topics)),
@@ -41,6 +42,7 @@ def table(total: Landed, seconds: float) -> RenderableType:
     ]
     facts += [("same key, other body", f"{total.collisions:,}")] if total.collisions else []
     facts += [("without a usable id", f"{total.without_id:,}")] if total.without_id else []
+    facts += [("transactions redone", f"{total.redone:,}")] if total.redone else []
     facts += [("duration", _duration(seconds)), ("rate", f"{_rate(total, seconds):,.0f}/s")]
     parts: list[RenderableType] = [_grid(facts)]
     if total.topics:

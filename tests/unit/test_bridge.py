@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -121,13 +122,15 @@ def run(
     store: Shelf,
     until: Callable[[Script], bool],
     settings: BridgeSettings | None = None,
+    chore: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> Script:
     """Run a bridge until a condition holds, then stop it; raises what it raises."""
 
     async def work() -> Script:
         with worker() as thread:
             made = source()
-            bridge = Bridge([made], {"s": Decoder()}, store, thread, settings)
+            chores = () if chore is None else (chore,)
+            bridge = Bridge([made], {"s": Decoder()}, store, thread, settings, chores=chores)
             running = asyncio.create_task(bridge.run())
             async with asyncio.timeout(10):
                 while not until(made) and not running.done():
@@ -224,6 +227,29 @@ def test_a_source_that_fails_ends_the_bridge() -> None:
 
     with pytest.raises(SourceError, match="gone"):
         run(Broken, Shelf(), lambda s: False)
+
+
+def test_a_chore_that_fails_ends_the_bridge() -> None:
+    async def chore() -> None:
+        raise StoreError("no such table")
+
+    with pytest.raises(StoreError, match="no such table"):
+        run(Script, Shelf(), lambda s: False, chore=chore)
+
+
+def test_a_chore_is_cancelled_by_a_stop() -> None:
+    said: list[str] = []
+
+    async def chore() -> None:
+        try:
+            said.append("begun")
+            await asyncio.Event().wait()
+        finally:
+            said.append("cancelled")
+
+    source = run(lambda: Script(batch(b"a", position=1)), Shelf(), lambda s: len(s.settled) == 1, chore=chore)
+    assert said == ["begun", "cancelled"]
+    assert len(source.settled) == 1
 
 
 def test_a_stop_does_not_wait_longer_than_its_deadline_for_a_store_that_is_down() -> None:

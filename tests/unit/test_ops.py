@@ -219,6 +219,7 @@ class TestSummary:
             "gaps": 1,
             "collisions": 0,
             "without_id": 0,
+            "redone": 0,
             "seconds": 2.0,
             "rate": 615.0,
             "topics": {"taobao_trade_TradeBuyerPay": 1000, "b\x1b": 200},
@@ -227,11 +228,12 @@ class TestSummary:
     def test_for_people_fits_into_80_columns(self) -> None:
         stream = io.StringIO()
         topics = {"taobao_" + "x" * 120: 5, **self.TOTAL.topics}
-        total = Landed(landed=10**9, collisions=1, without_id=1, topics=topics)
+        total = Landed(landed=10**9, collisions=1, without_id=1, redone=7, topics=topics)
         Console(file=stream, width=80).print(summary.table(total, 3725.5))
         lines = stream.getvalue().splitlines()
         assert max(map(len, lines)) <= 80
         assert any(line.split() == ["landed", "1,000,000,000"] for line in lines)
+        assert any(line.split() == ["transactions", "redone", "7"] for line in lines)
         assert any("1 h 02 min 06 s" in line for line in lines)
         assert any(line.split() == ["taobao_trade_TradeBuyerPay", "1,000"] for line in lines)
         assert any("b\\x1b" in line for line in lines)
