@@ -16,7 +16,7 @@ from jst_bridge.errors import JstBridgeError
 from jst_bridge.ops import logging
 from jst_bridge.ops.text import escaped
 from jst_bridge.settings import Settings
-from jst_bridge.store import GapRow, StoreCounts, open_reader
+from jst_bridge.store import TOPICS_OF, GapRow, StoreCounts, open_reader
 
 if TYPE_CHECKING:
     from jst_bridge.app import Status
@@ -132,12 +132,13 @@ def _store_facts(counts: StoreCounts) -> list[tuple[str, str]]:
 
 def _holdings(counts: StoreCounts) -> list[_Section]:
     column, number = output.Column, output.number
+    topics = "Topics" if counts.messages <= TOPICS_OF else f"Topics of the newest {TOPICS_OF:,} messages"
     return [
         (
             "Sellers",
             (column("seller"), number("messages"), column("newest published", whole=True)),
             [(s.seller or None, s.messages, output.moment(s.last_published_at)) for s in counts.sellers],
         ),
-        ("Topics", (column("topic"), number("messages")), list(counts.topics.items())),
+        (topics, (column("topic"), number("messages")), list(counts.topics.items())),
         ("Dead letters", (column("reason"), number("dead letters")), list(counts.dead_reasons.items())),
     ]

@@ -17,6 +17,7 @@ from jst_bridge.errors import ConfigurationError
 from jst_bridge.store.database import Database
 from jst_bridge.store.landing_store import LandingStore
 from jst_bridge.store.reader import (
+    TOPICS_OF,
     GapRow,
     LineRow,
     MessageRow,
@@ -31,6 +32,7 @@ from jst_bridge.store.reader import (
 from jst_bridge.store.sqlite import SqliteDatabase
 
 __all__ = [
+    "TOPICS_OF",
     "Database",
     "GapRow",
     "LandingStore",

@@ -20,6 +20,7 @@ from jst_bridge.store.database import Database
 from jst_bridge.store.lifecycle import topic_rank
 
 __all__ = [
+    "TOPICS_OF",
     "GapRow",
     "LineRow",
     "MessageRow",
@@ -160,6 +161,7 @@ class StoreCounts(msgspec.Struct, frozen=True):
 
     messages: int
     topics: dict[str, int]
+    """Of the newest TOPICS_OF messages: those of all would take minutes in a large store."""
     sellers: list[SellerCount]
     """Those with the most messages, the most first."""
     dead_letters: int
@@ -183,6 +185,8 @@ _ENGINES: Final = {
     "postgresql": "postgresql+psycopg://",
     "mysql": "mysql+pymysql://",
 }
+
+TOPICS_OF: Final = 100_000
 
 _Row = TypeVar("_Row", bound=msgspec.Struct)
 
@@ -253,16 +257,17 @@ class Reader:
             )
 
     def counts(self, sellers: int = 20) -> StoreCounts:
-        """What the store holds; of the sellers, those with the most messages. Reads the whole table once."""
+        """What the store holds; of the sellers, those with the most messages. Reads one index whole, no bodies."""
         message, letter = schema.messages.c, schema.dead_letters.c
         total = func.count().label("total")
+        newest = select(message.topic).order_by(desc(message.id)).limit(TOPICS_OF).subquery("newest")
         published = (func.min(message.published_at), func.max(message.published_at))
         with self._reading() as connection:
             by_seller = connection.execute(
                 select(message.seller, total, *published).group_by(message.seller).order_by(desc("total"))
             ).all()
             topics = connection.execute(
-                select(message.topic, total).group_by(message.topic).order_by(desc("total"))
+                select(newest.c.topic, total).group_by(newest.c.topic).order_by(desc("total"))
             ).all()
             reasons = connection.execute(
                 select(letter.reason, total)
@@ -271,8 +276,8 @@ class Reader:
                 .order_by(desc("total"))
             ).all()
             most = [
-                SellerCount(seller, count, newest, _landed_at(connection, seller))
-                for seller, count, _, newest in by_seller[:sellers]
+                SellerCount(seller, count, last, _landed_at(connection, seller))
+                for seller, count, _, last in by_seller[:sellers]
             ]
         return StoreCounts(
             messages=sum(row[1] for row in by_seller),

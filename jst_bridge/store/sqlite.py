@@ -58,7 +58,7 @@ class SqliteDatabase(Database):
     # in between, whatever the timeout.
     begin = "BEGIN IMMEDIATE"
     snapshot = ("BEGIN",)
-    clock = "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+    clock = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
 
     def __init__(self, path: Path, *, busy_timeout: float = 5.0) -> None:
         self.path = path.absolute()
