@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import click
 
@@ -42,6 +42,7 @@ def _describe(settings: Settings) -> None:
         ("configuration", str(settings.file or "environment")),
         ("app", f"{app.key}, requests {signing}"),
         ("store", store.shown_url),
+        ("keeps messages", _kept(store.keep_messages)),
         ("transaction", f"{run.max_batch_messages:,} messages or {run.max_batch_bytes:,} bytes at most"),
         ("stop deadline", f"{run.stop_deadline:g} s"),
         ("leaves its group", f"when the store is down for {run.leave_after:g} s"),
@@ -53,6 +54,10 @@ def _describe(settings: Settings) -> None:
         console.print()
         console.print(output.heading(f"source {source.name}"))
         console.print(output.facts(_source_facts(source)))
+
+
+def _kept(span: timedelta | None) -> str:
+    return "for ever" if span is None else f"for {span.days} days; the state of orders stays"
 
 
 def _source_facts(source: RocketmqSource) -> list[tuple[str, str]]:

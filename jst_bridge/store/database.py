@@ -144,6 +144,15 @@ class Database(ABC):
                     ) from contended.__cause__
             time.sleep(random.uniform(0, REDO_PAUSE))
 
+    def read(self, work: Callable[[Any], _Result]) -> _Result:
+        """Run `work`, which only reads, on a cursor in one transaction of one moment. Waits for no writer."""
+        try:
+            return self._attempt(work, True, self.snapshot)
+        except (_Contended, Refused) as error:
+            raise StoreUnavailable(
+                f"the store {self.label} cannot be read: {error}", remedy="it is tried again"
+            ) from error
+
     def refuses(self, error: BaseException) -> bool:
         return self.verdict(error) is Verdict.REFUSED
 
@@ -158,7 +167,7 @@ class Database(ABC):
             with contextlib.suppress(Exception):  # what cannot be closed is gone already
                 connection.close()
 
-    def _attempt(self, work: Callable[[Any], _Result], checked: bool) -> _Result:
+    def _attempt(self, work: Callable[[Any], _Result], checked: bool, begin: Sequence[str] = ()) -> _Result:
         with self._faults():
             if self._connection is None:
                 self._connection = self._connected()
@@ -167,7 +176,7 @@ class Database(ABC):
             if checked and not self._current:
                 self._within(self._make_current)
                 self._current = True
-            result = self._within(work)
+            result = self._within(work, begin)
         self._check()
         return result
 
@@ -179,9 +188,10 @@ class Database(ABC):
         except Exception as error:  # here no value of a message can be at fault
             raise self.fault(error) from error
 
-    def _within(self, work: Callable[[Any], _Result]) -> _Result:
+    def _within(self, work: Callable[[Any], _Result], begin: Sequence[str] = ()) -> _Result:
         cursor = self._connection.cursor()
-        cursor.execute(self.begin)
+        for statement in begin or (self.begin,):
+            cursor.execute(statement)
         try:
             result = work(cursor)
             cursor.execute("COMMIT")

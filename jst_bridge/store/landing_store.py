@@ -53,7 +53,7 @@ class LandingStore:
     def positions(self, source: str, group: str, instance: str) -> dict[QueueKey, int]:
         """The next offset of each queue of one source in one consumer group ('' = clustering)."""
         writer = self._opened()
-        return self.database.transact(lambda cursor: writer.positions(cursor, source, group, instance))
+        return self.database.read(lambda cursor: writer.positions(cursor, source, group, instance))
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
