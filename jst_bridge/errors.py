@@ -14,6 +14,7 @@
     │   ├── StoreUnavailable        75  locked, full, gone: nothing is known to be durable (retriable)
     │   │   └── StoreCredentialsRefused  77  the database refuses the user or the password
     │   └── SchemaOutdated          78  the schema is older or newer than this program
+    ├── TopError                    69  the Taobao Open Platform refused or failed: see jst_bridge.top.errors
     └── DrainTimeout                75  `--drain` did not reach its mark in time
 
 `exit_code` follows sysexits(3); `retriable` says whether the same call may succeed later. A message
@@ -38,6 +39,7 @@ __all__ = [
     "StoreCredentialsRefused",
     "StoreError",
     "StoreUnavailable",
+    "TopError",
     "TopicNotFound",
     "UndecodableError",
 ]
@@ -139,6 +141,20 @@ class SchemaOutdated(StoreError):
     """The store's schema is older or newer than this program."""
 
     exit_code = 78
+
+
+class TopError(JstBridgeError):
+    """The Taobao Open Platform refused a call, or could not be reached. Its kinds: jst_bridge.top.errors."""
+
+    exit_code = 69
+    may_have_acted: bool = False
+    """Whether the platform may have done what was asked all the same."""
+    attempts: int = 1
+    """How many requests the call has cost."""
+
+    def __str__(self) -> str:
+        tried = f" (tried {self.attempts} times)" if self.attempts > 1 else ""
+        return super().__str__() + tried
 
 
 class DrainTimeout(JstBridgeError):

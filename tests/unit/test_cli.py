@@ -267,6 +267,25 @@ def test_a_reader_that_leaves_a_pipe_leaves_no_trace(tmp_path: Path) -> None:
     assert stderr == b""
 
 
+def test_an_output_with_no_room_is_one_line(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "jst_bridge", "check", "-c", write(tmp_path)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("warning:")]
+    assert errors == [
+        "error: the output cannot be written: No space left on device",
+        "  remedy: make room where it goes",
+    ]
+
+
 def test_a_terminal_of_another_encoding_gets_escapes(tmp_path: Path) -> None:
     directory = tmp_path / "订单"
     directory.mkdir()
