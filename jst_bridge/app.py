@@ -9,9 +9,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from .bridge import Bridge, BridgeSettings
 from .drain import POLL, DrainMark
@@ -20,11 +20,13 @@ from .inspection import Hop, QueueLag, hops, lags
 from .messages import Decoder
 from .ops.progress import Snapshot
 from .ports import Landed, QueueKey
+from .retention import Retention
 from .rocketmq import ClientSettings, ConsumerSettings, Credentials
 from .settings import RocketmqSource as SourceSettings
 from .settings import Settings
 from .sources.rocketmq import LandingLimits, RocketmqSource
 from .store import LandingStore, open_database, open_reader, open_store
+from .store.leases import new_holder
 from .worker import Worker
 
 __all__ = ["Hop", "QueueLag", "Status", "check_connections", "run", "status"]
@@ -63,6 +65,7 @@ async def run(
                 store,
                 worker,
                 BridgeSettings(settings.run.stop_deadline, settings.run.leave_after),
+                chores=_chores(settings, store, worker),
             )
             if report is not None:
                 report.watch(lambda: _snapshot(bridge, sources))
@@ -172,6 +175,14 @@ def _source(
         position_of,
         shared=store.shared,
     )
+
+
+def _chores(
+    settings: Settings, store: LandingStore, worker: Worker
+) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    """What a running bridge does beside landing."""
+    keep = settings.store.keep_messages
+    return [] if keep is None else [Retention(store.database, worker, keep, new_holder()).run]
 
 
 # --- looking --------------------------------------------------------------------------------------------

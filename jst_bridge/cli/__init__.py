@@ -9,6 +9,7 @@ Commands are imported when they are called, so that --version and --help answer 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -31,6 +32,8 @@ _COMMANDS = {
     "status": "Show lag, gaps and what the store holds.",
     "messages": "List landed messages.",
     "timeline": "Show what happened to one order.",
+    "dead": "List, show, replay, drop and export dead letters.",
+    "store": "Show, migrate, prune, purge or rebuild what the store holds.",
 }
 _DEFECT = 70
 _INTERRUPTED = 130
@@ -76,6 +79,11 @@ def _report(error: Exception, *, debug: bool) -> int:
     """Say on stderr what ended the command; answers the exit code."""
     if isinstance(error, click.Abort):
         return _INTERRUPTED
+    if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _silence_stdout()
+        click.echo(f"error: the output cannot be written: {error.strerror}", err=True)
+        click.echo("  remedy: make room where it goes", err=True)
+        return 1
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code

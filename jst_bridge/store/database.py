@@ -21,9 +21,12 @@ from sqlalchemy import Dialect
 from jst_bridge.errors import StoreError, StoreUnavailable
 from jst_bridge.store import migrations
 
-__all__ = ["Database", "Refused", "Verdict", "now_ms"]
+__all__ = ["VALUE_ERRORS", "Database", "Refused", "Verdict", "now_ms"]
 
 log = logging.getLogger(__name__)
+
+VALUE_ERRORS: Final = (ArithmeticError, AttributeError, TypeError, ValueError)
+"""What a value can do to a driver or to folding."""
 
 REDO_SECONDS: Final = 20.0
 """How long one transaction is done again and again because of other writers."""
@@ -110,7 +113,11 @@ class Database(ABC):
 
     def open(self) -> None:
         """Connect. A new database gets its schema; an old one is brought up to date or refused (SchemaOutdated)."""
-        self.transact(lambda cursor: None)
+        try:
+            self.transact(lambda cursor: None)
+        except BaseException:
+            self.close()
+            raise
 
     def look(self) -> int:
         """The number of the schema, 0 for none yet; nothing is made. Raises as `open` does."""
@@ -194,7 +201,7 @@ class Database(ABC):
             cursor.execute(statement)
         try:
             result = work(cursor)
-            cursor.execute("COMMIT")
+            self._connection.commit()
         except BaseException:
             self._roll_back(cursor)
             raise

@@ -16,14 +16,15 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Table
 
+from jst_bridge.errors import StoreError
 from jst_bridge.ports import DeadLetter, Gap, Landed, Landing, Message, Position, QueueKey
 from jst_bridge.store import schema
-from jst_bridge.store.database import Database
+from jst_bridge.store.database import VALUE_ERRORS, Database
 from jst_bridge.store.events import Events
 from jst_bridge.store.folding import BOOKKEEPING, Event, Row, fold, unfold
 from jst_bridge.store.statements import Insert, Lookup, Match
 
-__all__ = ["LandingWriter", "bisect"]
+__all__ = ["LandingWriter", "bisect", "body_hash", "collision_key"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ _KEY_LIMIT: Final = 128
 DEAD_LETTER_OUTCOME: Final = ("replays", "outcome", "outcome_at", "outcome_note")
 """Columns of dead_letters that a new row leaves to the database."""
 _KEYS_SHOWN: Final = 3
+_TOO_MANY: Final = 20
+"""So many messages refused, and none taken, are no coincidence."""
 _INT64: Final = 2**63 - 1
 
 _Item = TypeVar("_Item")
@@ -46,8 +49,10 @@ class StateTable:
         self._seller = self.key_width + len(BOOKKEEPING)  # seller and user_id lead the fields
         self._database = database
         self._held = Lookup(table.columns, table.columns[0], database.dialect, lock=True)
+        self._seen = Lookup(table.columns, table.columns[0], database.dialect)
         self._write = Insert(table, database.dialect, "replace")
         self._begin = Insert(table, database.dialect)
+        self._start = Insert(table, database.dialect, "spare")
         self._alone = not database.shared
 
     def fold_in(self, cursor: Any, events: dict[tuple[str, ...], list[Event]]) -> None:
@@ -67,28 +72,21 @@ class StateTable:
             width = self.key_width
             self._write.execute(cursor, [row for row in rows if row[:width] in held])
             begun = [row for row in rows if row[:width] not in held]
-            # Nobody can lock a row that is not there: whoever inserts it second folds once more.
-            if not begun or self._insert(cursor, begun):
+            # Nobody can lock a row that is not there: whoever inserts it second folds once more. (Folding again what
+            # was inserted changes nothing.)
+            if self._start.execute(cursor, begun) == len(begun):
                 return
             keys = [row[:width] for row in begun]
 
-    def held(self, cursor: Any, ids: Sequence[str]) -> dict[tuple[str, ...], Row]:
-        """The rows, by primary key, whose first key column is among `ids`; locked, without the key columns."""
-        width = self.key_width
-        return {row[:width]: self._absent(row, "", None)[width:] for row in self._held.rows(cursor, ids)}
+    def held(self, cursor: Any, ids: Sequence[str], *, lock: bool = True) -> dict[tuple[str, ...], Row]:
+        """The rows, by primary key, whose first key column is among `ids`; without the key columns."""
+        width, lookup = self.key_width, self._held if lock else self._seen
+        return {row[:width]: self._absent(row, "", None)[width:] for row in lookup.rows(cursor, ids)}
 
-    def _insert(self, cursor: Any, rows: Sequence[tuple[Any, ...]]) -> bool:
-        """False: another writer inserted one of them meanwhile, and nothing is written."""
-        cursor.execute("SAVEPOINT begin_rows")
-        try:
-            self._begin.execute(cursor, rows)
-        except Exception as error:
-            if not self._database.exists_already(error):
-                raise
-            cursor.execute("ROLLBACK TO SAVEPOINT begin_rows")
-            return False
-        cursor.execute("RELEASE SAVEPOINT begin_rows")
-        return True
+    def write(self, cursor: Any, held: dict[tuple[str, ...], Row], begun: dict[tuple[str, ...], Row]) -> None:
+        """Give new values to rows that are locked, and begin others: a unique violation passes through."""
+        for insert, rows in ((self._write, held), (self._write if self._alone else self._begin, begun)):
+            insert.execute(cursor, [self._absent(key + rows[key], None, "") for key in sorted(rows)])
 
     def _absent(self, row: tuple[Any, ...], was: str | None, becomes: str | None) -> tuple[Any, ...]:
         """An absent seller or user_id is None in a fold and '' in the table."""
@@ -148,6 +146,8 @@ class LandingWriter:
             landed.add(part)
             return None
 
+        culprits = bisect(landing.messages, attempt)
+        _require_innocents(landing.messages, [error for _, error in culprits])
         refused = [
             DeadLetter(
                 queue=_queue_of(message),
@@ -155,7 +155,7 @@ class LandingWriter:
                 reason="store_refused",
                 detail=f"the store refused this message: {type(error).__name__}: {error}"[:500],
             )
-            for message, error in bisect(landing.messages, attempt)
+            for message, error in culprits
         ]
         for letter in refused:
             log.error("store_refused %s: %s", letter.delivery.transport_id, letter.detail)
@@ -190,11 +190,11 @@ class LandingWriter:
         self, cursor: Any, messages: Sequence[Message], landed: Landed
     ) -> list[tuple[Message, str, int]]:
         """The messages that are not in the store yet, with the key to land under and the body's hash."""
-        known = dict(self._held.rows(cursor, [message.key for message in messages]))
+        known: dict[str, int | None] = dict(self._held.rows(cursor, [message.key for message in messages]))
         fresh: list[tuple[Message, str, int]] = []
         colliding: list[tuple[Message, str, int]] = []
         for message in messages:
-            key, digest = message.key, _body_hash(message.delivery.body)
+            key, digest = message.key, body_hash(message.delivery.body)
             held = known.setdefault(key, None)
             if held is None:
                 known[key] = digest
@@ -202,7 +202,7 @@ class LandingWriter:
             elif held == digest:
                 landed.duplicates += 1
             else:
-                colliding.append((message, _collision_key(key, digest), digest))
+                colliding.append((message, collision_key(key, digest), digest))
         if colliding:
             known = dict(self._held.rows(cursor, [key for _, key, _ in colliding]))
             before = len(fresh)
@@ -273,6 +273,15 @@ def bisect(
     return bisect(items[:middle], attempt) + bisect(items[middle:], attempt)
 
 
+def _require_innocents(messages: Sequence[Message], errors: Sequence[Exception]) -> None:
+    """Many messages, every one refused by Python itself: that is a defect of ours, and no letter is dead of that."""
+    if len(messages) == len(errors) >= _TOO_MANY and all(isinstance(e, VALUE_ERRORS) for e in errors):
+        raise StoreError(
+            f"every one of {len(messages)} messages failed in the same way: {type(errors[0]).__name__}: {errors[0]}",
+            remedy="report this as a defect; nothing of it was settled",
+        )
+
+
 def _message_row(message: Message, key: str, digest: int, now: int) -> tuple[Any, ...]:
     return (
         key,
@@ -320,11 +329,11 @@ def _bounded(number: int, limit: int) -> int:
     return max(-limit, min(number, limit))
 
 
-def _body_hash(body: bytes) -> int:
+def body_hash(body: bytes) -> int:
     return int.from_bytes(blake2b(body, digest_size=8).digest(), signed=True)
 
 
-def _collision_key(key: str, digest: int) -> str:
+def collision_key(key: str, digest: int) -> str:
     suffix = f":{digest % 2**64:016x}"
     return key[: _KEY_LIMIT - len(suffix)] + suffix
 

@@ -129,9 +129,12 @@ def pending(cursor: Any, dialect: Dialect, now: int, steps: Sequence[Step] = STE
         if isinstance(item, Table):
             if item.name not in tables:
                 statements.append(_sql(CreateTable(item), dialect))
+                # Made as it is today, with all that later steps add to it.
+                columns.update((item.name, str(column.name)) for column in item.columns)
         elif isinstance(item, Index):
             if item.name not in indexes:
                 statements.append(_sql(CreateIndex(item), dialect))
+                indexes.add(str(item.name))
         elif (item.table.name, item.name) not in columns:
             definition = _sql(CreateColumn(item), dialect)
             statements.append(f"ALTER TABLE {item.table.name} ADD COLUMN {definition}")

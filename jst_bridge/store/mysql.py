@@ -15,13 +15,8 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import URL
 
 from jst_bridge.errors import StoreCredentialsRefused, StoreError, StoreUnavailable
-from jst_bridge.store.database import Verdict
-from jst_bridge.store.server import (
-    ANSWER_SECONDS,
-    LOCK_SECONDS,
-    VALUE_ERRORS,
-    ServerDatabase,
-)
+from jst_bridge.store.database import VALUE_ERRORS, Verdict
+from jst_bridge.store.server import ServerDatabase
 
 __all__ = ["MysqlDatabase"]
 
@@ -144,7 +139,10 @@ class MysqlDatabase(ServerDatabase):
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-                cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
+                cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {int(self.lock_seconds)}")
+                cursor.execute(
+                    f"SET SESSION lock_wait_timeout = {int(self.lock_seconds)}"
+                )  # of a whole table
                 self._require_settings(cursor)
         except BaseException:
             connection.close()
@@ -168,8 +166,8 @@ class MysqlDatabase(ServerDatabase):
             collation="utf8mb4_bin",
             autocommit=True,
             connect_timeout=self._connect_seconds,
-            read_timeout=ANSWER_SECONDS,
-            write_timeout=ANSWER_SECONDS,
+            read_timeout=self.answer_seconds,
+            write_timeout=self.answer_seconds,
             # Values that do not fit are errors, never cut; and a backslash is what our driver takes it for.
             sql_mode="STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION",
             **query,

@@ -16,13 +16,9 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL
 
 from jst_bridge.errors import StoreCredentialsRefused, StoreError, StoreUnavailable
-from jst_bridge.store.database import Verdict
-from jst_bridge.store.server import (
-    ANSWER_SECONDS,
-    LOCK_SECONDS,
-    VALUE_ERRORS,
-    ServerDatabase,
-)
+from jst_bridge.store.database import VALUE_ERRORS, Verdict
+from jst_bridge.store.schema import METADATA
+from jst_bridge.store.server import ServerDatabase
 
 __all__ = ["PostgresqlDatabase"]
 
@@ -48,6 +44,17 @@ _REMEDIES: Final = {
     "": "start the server, or correct [store] url; look at the network; it goes on by itself",
 }
 
+_SEQUENCES: Final = {
+    f"{table.name}_{table.autoincrement_column.name}_seq"
+    for table in METADATA.tables.values()
+    if table.autoincrement_column is not None
+}
+
+_GRANTS: Final = (
+    "grant this user SELECT, INSERT, UPDATE and DELETE on the tables and USAGE on the sequences; to make them, CREATE"
+    " on the schema, or give an administrator the output of `jst-bridge store migrate --print-sql`"
+)
+
 _T = TypeVar("_T")
 
 
@@ -59,20 +66,22 @@ class _Text(Dumper):
 
 
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection on which no answer counts as a broken one, after ANSWER_SECONDS."""
+    """A connection on which no answer counts as a broken one, after `answer_seconds`."""
+
+    answer_seconds: float = ServerDatabase.answer_seconds
 
     def wait(self, gen: Generator[Any, Any, _T], *args: Any, **kwargs: Any) -> _T:
-        return super().wait(_answered_in_time(gen), *args, **kwargs)
+        return super().wait(_answered_in_time(gen, self.answer_seconds), *args, **kwargs)
 
 
-def _answered_in_time(gen: Generator[Any, Any, _T]) -> Generator[Any, Any, _T]:
-    deadline = time.monotonic() + ANSWER_SECONDS
+def _answered_in_time(gen: Generator[Any, Any, _T], seconds: float) -> Generator[Any, Any, _T]:
+    deadline = time.monotonic() + seconds
     try:
         wanted = next(gen)
         while True:
             ready = yield wanted
             if not ready and time.monotonic() > deadline:
-                raise psycopg.OperationalError(f"no answer for {ANSWER_SECONDS} s")
+                raise psycopg.OperationalError(f"no answer for {seconds:g} s")
             wanted = gen.send(ready)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
@@ -131,8 +140,7 @@ class PostgresqlDatabase(ServerDatabase):
         if state == "42501":
             return StoreUnavailable(
                 f"the store {self.label} does not permit it: {said}",
-                remedy="grant this user SELECT, INSERT, UPDATE and DELETE on the tables; to make them, CREATE on the"
-                " schema, or give an administrator the output of `jst-bridge store migrate --print-sql`",
+                remedy=_GRANTS,
             )
         if state[:2] == "42":
             return StoreError(
@@ -160,9 +168,11 @@ class PostgresqlDatabase(ServerDatabase):
             self._require_utf8(connection)
             self._require_durability(connection)
             # Less patience than our own with an answer, so that the server says what it waits for.
-            connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
-            connection.execute(f"SET statement_timeout = '{ANSWER_SECONDS - 5}s'")
-            connection.execute(f"SET idle_in_transaction_session_timeout = '{2 * ANSWER_SECONDS}s'")
+            connection.execute(f"SET lock_timeout = {int(self.lock_seconds * 1000)}")
+            connection.execute(f"SET statement_timeout = {int(self.answer_seconds * 1000 * 5 / 6)}")
+            connection.execute(f"SET idle_in_transaction_session_timeout = {int(self.answer_seconds * 2000)}")
+            # A plan made while the tables were empty would go on reading them whole, however they grow.
+            connection.execute("SET plan_cache_mode = force_custom_plan")
         except BaseException:
             connection.close()
             raise
@@ -184,11 +194,25 @@ class PostgresqlDatabase(ServerDatabase):
             keepalives_idle=15,
             keepalives_interval=5,
             keepalives_count=3,
-            tcp_user_timeout=ANSWER_SECONDS * 1000,
+            tcp_user_timeout=int(self.answer_seconds * 1000),
             **{name: value for name, value in query.items() if name not in ("host", "connect_timeout")},
         )
         assert isinstance(connection, _Connection)
+        connection.answer_seconds = self.answer_seconds
         return connection
+
+    def _try_rights(self, cursor: Any) -> None:
+        super()._try_rights(cursor)
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace"
+            " AND CASE WHEN relkind = 'S' THEN NOT has_sequence_privilege(oid, 'USAGE') END"
+        )
+        lacking = sorted({str(row[0]) for row in cursor.fetchall()} & _SEQUENCES)
+        if lacking:
+            raise StoreUnavailable(
+                f"the store {self.label} does not permit it: no right to use sequence {', '.join(lacking)}",
+                remedy=_GRANTS,
+            )
 
     def _require_utf8(self, connection: _Connection) -> None:
         encoding = connection.info.parameter_status("server_encoding")

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Dialect
 from sqlalchemy.engine import URL
 
 from jst_bridge.errors import ConfigurationError
 from jst_bridge.store.database import Database
+from jst_bridge.store.schema import METADATA
 
-__all__ = ["ANSWER_SECONDS", "LOCK_SECONDS", "VALUE_ERRORS", "ServerDatabase"]
+__all__ = ["ServerDatabase"]
 
 CONNECT_SECONDS = 10
-ANSWER_SECONDS = 30
-"""A statement that is not answered by then counts as lost with its connection; nothing the store does takes
-a tenth of it, and a lock is waited for less long."""
-LOCK_SECONDS = 10
-
-VALUE_ERRORS = (ArithmeticError, AttributeError, TypeError, ValueError)
-"""What a value can do to a driver or to folding."""
 
 
 class ServerDatabase(Database):
@@ -30,6 +24,10 @@ class ServerDatabase(Database):
     migrates_itself = False
     options: Collection[str]
     """What may stand behind the question mark of the URL."""
+    answer_seconds: ClassVar[float] = 30
+    """A statement that is not answered by then counts as lost with its connection; nothing the store does takes a
+    tenth of it, and a lock is waited for less long."""
+    lock_seconds: ClassVar[float] = 10
 
     def __init__(self, url: URL, dialect: Dialect) -> None:
         shown = url.set(password=None, query={})
@@ -44,6 +42,12 @@ class ServerDatabase(Database):
             raise ConfigurationError(
                 "[store] url names no database", remedy=f"write it like {url.drivername}://user@host/database"
             )
+        try:
+            (url.host or "").encode("idna")
+        except UnicodeError:
+            raise ConfigurationError(
+                f"[store] url: {url.host} is no name of a host", remedy="correct the host"
+            ) from None
         self._url = url
         seconds = url.query.get("connect_timeout", str(CONNECT_SECONDS))
         if not (isinstance(seconds, str) and seconds.isdecimal() and 0 < int(seconds) <= 600):
@@ -54,3 +58,24 @@ class ServerDatabase(Database):
         self._query: dict[str, Any] = {
             name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()
         }
+
+    def _look(self, cursor: Any) -> int:
+        version = super()._look(cursor)
+        if version:
+            self._try_rights(cursor)
+        return version
+
+    def _make_current(self, cursor: Any) -> None:
+        super()._make_current(cursor)
+        self._try_rights(cursor)
+
+    def _try_rights(self, cursor: Any) -> None:
+        """Change nothing in every table: a right that lacks, or a read-only server, shows now and not later."""
+        for table in METADATA.sorted_tables:
+            if table.name == "schema_migrations":
+                continue
+            names = [column.name for column in table.columns if column is not table.autoincrement_column]
+            name, columns = table.name, ", ".join(names)
+            cursor.execute(f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {name} WHERE 1 = 0")  # noqa: S608
+            cursor.execute(f"UPDATE {name} SET {names[-1]} = {names[-1]} WHERE 1 = 0")  # noqa: S608
+            cursor.execute(f"DELETE FROM {name} WHERE 1 = 0")  # noqa: S608

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy.dialects import sqlite
 
 from jst_bridge.errors import StoreError, StoreUnavailable
-from jst_bridge.store.database import Database, Verdict
+from jst_bridge.store.database import VALUE_ERRORS, Database, Verdict
 
 __all__ = ["SqliteDatabase"]
 
@@ -22,10 +22,7 @@ _REFUSALS: Final = (
     sqlite3.DataError,
     sqlite3.InterfaceError,
     sqlite3.ProgrammingError,
-    ArithmeticError,
-    AttributeError,
-    TypeError,
-    ValueError,
+    *VALUE_ERRORS,
 )
 
 _REMEDIES: Final = {

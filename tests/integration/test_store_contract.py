@@ -231,6 +231,15 @@ def test_a_message_the_database_refuses_becomes_a_dead_letter_and_the_rest_lands
     assert store.positions("jushita", "GID_bridge", "") == {QUEUE: 40}
 
 
+def test_a_defect_that_refuses_every_message_of_a_batch_makes_no_dead_letters(store: LandingStore) -> None:
+    content = Trade(tid=TID, payment="much")  # type: ignore[arg-type]
+    batch = [message(f"m{n}", tid=str(n), content=content) for n in range(30)]
+    with pytest.raises(StoreError, match="every one of 30"):
+        store.land(landing(*batch, positions=[Position(QUEUE, 40)]))
+    assert rows(store, "SELECT count(*) FROM dead_letters") == [(0,)]
+    assert store.positions("jushita", "GID_bridge", "") == {}
+
+
 def test_a_position_no_column_can_hold_is_a_defect_and_writes_nothing(store: LandingStore) -> None:
     with pytest.raises(StoreError, match="positions or gaps"):
         store.land(landing(message(), positions=[Position(QUEUE, 2**64)]))
