@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 from .errors import CredentialsRefused, DecodeError, SourceError, StoreUnavailable, UndecodableError
@@ -75,6 +76,12 @@ class Bridge:
         self.interrupted = False
         """Whether it was a signal that asked it to stop."""
         self._stopping = asyncio.Event()
+        self._landed: dict[QueueKey, int] = {}
+        """The position of each queue in the store, as of its last landing."""
+        self._remedies: set[str] = set()
+        """Those that were logged since the store is down."""
+        self._doubted: set[str] = set()
+        """Sources that the store failed, and that have not compared it with `_landed` since."""
 
     @property
     def stopping(self) -> bool:
@@ -138,11 +145,16 @@ class Bridge:
                 source.settle(batches)
 
     async def _land(self, source: Source, landing: Landing) -> bool:
-        """Land until it is durable. False: it is, but the group was left meanwhile, so there is nothing to settle."""
+        """Land until it is durable. False: the group was left meanwhile, so there is nothing to settle."""
         left_group = False
         pause = RETRY_FIRST
         while True:
             try:
+                if source.name in self._doubted and await self._went_back(source):
+                    self._store_is_well()
+                    await source.stop()
+                    await self._rejoin(source)
+                    return False
                 landed = await self._worker.call(lambda: self._store.land(landing))
             except StoreUnavailable as error:
                 down = self._store_failed(error)
@@ -157,10 +169,34 @@ class Bridge:
                 pause = min(RETRY_LAST, pause * 2)
             else:
                 self._store_is_well()
+                self._landed.update((position.queue, position.offset) for position in landing.positions)
                 self._count(source, landing, landed)
                 if left_group:
                     await self._rejoin(source)
                 return not left_group
+
+    async def _went_back(self, source: Source) -> bool:
+        """After a failure: whether the store holds less of the source than was landed into it.
+
+        Then it was replaced, or restored from a copy, and landing what is at hand would put its positions beyond what
+        it lost: the source has to start again, where the positions are looked at.
+        """
+        known = {queue: offset for queue, offset in self._landed.items() if queue.source == source.name}
+        stored: dict[QueueKey, int] = {}
+        for reader in {queue[:3] for queue in known}:
+            stored |= await self._worker.call(partial(self._store.positions, *reader))
+        self._doubted.discard(source.name)
+        behind = [queue for queue, offset in known.items() if stored.get(queue, -1) < offset]
+        if not behind:
+            return False
+        log.warning(
+            "the store lacks what was landed into it, in %d queues of source %s: it was replaced, or restored from a "
+            "copy; the source starts again",
+            len(behind), source.name,
+        )  # fmt: skip
+        for queue in known:
+            del self._landed[queue]
+        return True
 
     async def _rejoin(self, source: Source) -> None:
         """Start a source that left its group. A server that is away, or has no route yet, is no reason to end."""
@@ -197,11 +233,16 @@ class Bridge:
             )  # fmt: skip
 
     def _store_failed(self, error: StoreUnavailable) -> float:
-        """Say it once; return the seconds it lasts."""
+        """Say it once per remedy; return the seconds it lasts."""
         now = time.monotonic()
+        self._doubted.update(source.name for source in self._sources)
         if self.store_down_since is None:
             self.store_down_since = now
+            self._remedies = {error.remedy}
             log.error("the store is down, nothing is settled until it is back: %s (%s)", error, error.remedy)
+        elif error.remedy not in self._remedies:
+            self._remedies.add(error.remedy)
+            log.warning("the store is still down, now for another reason: %s (%s)", error, error.remedy)
         return now - self.store_down_since
 
     def _store_is_well(self) -> None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DecodeError, SourceError
 from ..ports import Batch, Gap, QueueKey
 from ..rocketmq import Consumer, ConsumerSettings, MessageExt, MessageQueue, PulledBatch, QueueProgress
+from ..rocketmq.offsets import offset_at
 
 __all__ = ["LandingLimits", "RocketmqSource"]
 
 log = logging.getLogger(__name__)
+
+MINUTE: Final = 60_000
+RETENTION_AT_MOST: Final = 32 * 24 * 60 * MINUTE
+"""Milliseconds that a broker keeps messages, and more."""
 
 PositionOf = Callable[[QueueKey], Awaitable[int | None]]
 
@@ -47,6 +54,10 @@ class RocketmqSource:
         self._shared = shared
         """The store is the one store of all members: its position may correct the broker's offset."""
         self._consumer: Consumer | None = None
+        self._lacking_since: dict[str, int] = {}
+        """Topic -> from what time (epoch ms) this store may lack messages that the group has committed."""
+        self._advised: dict[str, int] = {}
+        """Those of the former that were told with their remedy."""
 
     async def start(self) -> None:
         """Join the group with a new consumer. Raises SourceError."""
@@ -56,6 +67,7 @@ class RocketmqSource:
         await consumer.start()
 
     async def receive(self) -> list[Batch]:
+        self._advise()
         pulled = await self._running.receive(max_messages=self._limits.messages, max_bytes=self._limits.size)
         return [self._batch(batch) for batch in pulled]
 
@@ -117,7 +129,36 @@ class RocketmqSource:
                 "has the rest, or tags filtered it out; after losing or restoring the store it is not",
                 queue, committed, position or 0,
             )  # fmt: skip
+            if not explained and self._consumer is not None:
+                since = await _time_before(self._consumer, queue, position or 0)
+                self._lacking_since[queue.topic] = min(since, self._lacking_since.get(queue.topic, since))
         return start
+
+    def _advise(self) -> None:
+        """Say what to run, once for all queues of a topic: the command moves every one of them, also forward."""
+        for topic, since in self._lacking_since.items():
+            if since < self._advised.get(topic, since + 1):
+                self._advised[topic] = since
+                log.warning(
+                    "to land from %s again what this store may lack: stop every member of the group, run "
+                    "`mqadmin resetOffsetByTime -n '%s' -g %s -t %s -s %d`, and start them (what is there already is "
+                    "absorbed)",
+                    topic, ";".join(self.settings.client.name_servers), self.settings.group, topic, since,
+                )  # fmt: skip
+
+
+async def _time_before(consumer: Consumer, queue: MessageQueue, position: int) -> int:
+    """A time, epoch ms, for which the broker finds no offset beyond `position`; 0 when only its beginning will do."""
+    now = time.time_ns() // 1_000_000
+    back = MINUTE
+    while position and back < RETENTION_AT_MOST:
+        try:
+            if await offset_at(consumer.client, queue, now - back) <= position:
+                return now - back
+        except (SourceError, DecodeError):
+            break
+        back *= 2
+    return 0
 
 
 class RocketmqDelivery(msgspec.Struct, gc=False):

@@ -86,7 +86,7 @@ def test_a_store_that_cannot_be_written(
     assert "no/such/directory" in outcome.err
     assert "Traceback" not in outcome.err
     check = installation.run("check", "--connect", environ=nowhere)
-    assert check.code == 69
+    assert check.code == 75
     assert "no/such/directory" in check.out
 
 

@@ -240,6 +240,36 @@ def test_a_defect_that_refuses_every_message_of_a_batch_makes_no_dead_letters(st
     assert store.positions("jushita", "GID_bridge", "") == {}
 
 
+def test_what_the_database_refuses_is_found_by_halving_and_all_else_lands(store: LandingStore) -> None:
+    """Values that decoding would never let through, at random places of a large batch."""
+    culprits = 5
+    dice = random.Random(SEED)
+    batch = [message(f"m{n:04}", tid=str(n % 50), oid=str(n % 50), published_at=NOW + n) for n in range(2_000)]
+    places = sorted(dice.sample(range(len(batch)), culprits))
+    spoilt = [{"seller": "\ud800"}, {"published_at": 2**63}, {"user_id": None}, {"tid": "1" * 33}, {"topic": b"t"}]
+    for place, fault in zip(places, dice.sample(spoilt, culprits), strict=True):
+        batch[place] = message(f"bad{place:04}", **fault)
+    print(f"seed {SEED}: bad messages at {places}")
+    begun: list[str] = []
+    work = Watched(store.database, begun)
+
+    landed = work.land(store, landing(*batch, positions=[Position(QUEUE, 2_000)]))
+
+    assert (landed.landed, landed.dead_letters, landed.duplicates) == (2_000 - culprits, culprits, 0)
+    query = "SELECT transport_id, reason FROM dead_letters ORDER BY transport_id"
+    assert rows(store, query) == [(f"Tbad{place:04}", "store_refused") for place in places]
+    assert rows(store, "SELECT count(*), count(DISTINCT message_key) FROM messages") == [(1_995, 1_995)]
+    assert store.positions("jushita", "GID_bridge", "") == {QUEUE: 2_000}
+    # The whole once in vain; then each culprit is cut out of 2,000 in at most 11 halvings, two attempts each.
+    assert len(begun) <= 1 + 2 * 11 * culprits
+
+    alone = [row for row in batch if not row.key.startswith("bad")]
+    held = state(store)
+    assert {row[0]: row[3] for row in held["trades"]} == {
+        str(n): max(row.key for row in alone if row.tid == str(n)) for n in range(50)
+    }
+
+
 def test_a_position_no_column_can_hold_is_a_defect_and_writes_nothing(store: LandingStore) -> None:
     with pytest.raises(StoreError, match="positions or gaps"):
         store.land(landing(message(), positions=[Position(QUEUE, 2**64)]))

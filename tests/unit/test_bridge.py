@@ -88,6 +88,8 @@ class Shelf:
     def __init__(self, *failures: Exception) -> None:
         self.failures = list(failures)
         self.landings: list[Landing] = []
+        self.restored: int | None = None
+        """The position in a copy that took this store's place."""
 
     def open(self) -> None: ...
 
@@ -98,7 +100,9 @@ class Shelf:
         return Landed(landed=len(landing.messages))
 
     def positions(self, source: str, group: str, instance: str) -> dict[QueueKey, int]:
-        return {}
+        if self.restored is not None:
+            return {QUEUE: self.restored}
+        return {moved.queue: moved.offset for landing in self.landings for moved in landing.positions}
 
     def close(self) -> None: ...
 
@@ -176,6 +180,29 @@ def test_a_store_that_stays_down_makes_the_source_leave_and_come_back() -> None:
     assert source.said == ["start", "stop", "start", "stop"]
     assert len(store.landings) == 1
     assert source.settled == []  # the group was left: what was landed comes again, and is absorbed
+
+
+def test_a_store_restored_while_it_was_down_starts_the_source_again_and_lands_nothing_beyond_the_hole(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Restored(Shelf):
+        def land(self, landing: Landing) -> Landed:
+            if self.landings and self.restored is None:
+                self.restored = 1
+                raise StoreUnavailable("the server was stopped")
+            return super().land(landing)
+
+    store = Restored()
+    with caplog.at_level(logging.WARNING):
+        source = run(
+            lambda: Script(batch(b"a", position=5), batch(b"b", position=6)),
+            store,
+            lambda s: s.said.count("start") == 2,
+        )
+    assert source.said[:3] == ["start", "stop", "start"]
+    assert [settled.position for settled in source.settled] == [5]
+    assert len(store.landings) == 1
+    assert "restored from a copy" in caplog.text
 
 
 def test_a_server_that_is_away_at_the_rejoin_is_asked_again() -> None:

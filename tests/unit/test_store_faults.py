@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jst_bridge.errors import SchemaOutdated, StoreUnavailable
+from jst_bridge.errors import SchemaOutdated, StoreError, StoreUnavailable
 from jst_bridge.store import LandingStore, open_reader, schema
 from jst_bridge.store.sqlite import SqliteDatabase
 from tests.stores import landing, message, rows
@@ -95,6 +95,30 @@ def test_a_file_removed_in_the_middle_of_a_transaction_settles_nothing(
         store.land(landing(message("a")))
     assert store.land(landing(message("a"))).landed == 1
     assert rows(store, "SELECT message_key FROM messages") == [("a",)]
+
+
+def test_an_error_in_the_middle_of_a_landing_writes_nothing_and_the_next_one_works(path: Path) -> None:
+    store = sqlite_store(path)
+    store.open()
+    store.land(landing(message("a")))
+    assert store.database._connection is not None
+    store.database._connection.set_progress_handler(lambda: 1, 1)  # SQLITE_INTERRUPT at the next statement
+    with pytest.raises(StoreError):
+        store.land(landing(message("b")))
+    assert store.land(landing(message("b"))).landed == 1, "on a new connection"
+    assert rows(store, "SELECT message_key FROM messages ORDER BY id") == [("a",), ("b",)]
+    store.close()
+
+
+def test_a_store_that_cannot_be_opened_holds_no_connection(store: LandingStore, path: Path) -> None:
+    other = sqlite3.connect(path)
+    other.execute("INSERT INTO schema_migrations VALUES (999, 0)")
+    other.commit()
+    other.close()
+    newer = sqlite_store(path)
+    with pytest.raises(SchemaOutdated):
+        newer.open()
+    assert newer.database._connection is None
 
 
 def test_a_file_of_another_program_is_named_with_a_remedy(tmp_path: Path) -> None:
