@@ -1,4 +1,4 @@
-"""The chore that prunes beside landing: at most a fifth of the store's time, in steps that landing hardly feels."""
+"""The chore that prunes beside landing: at most a tenth of the store's time, in steps that landing hardly feels."""
 
 from __future__ import annotations
 

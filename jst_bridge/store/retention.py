@@ -29,8 +29,9 @@ RENEWED_AFTER: Final = 60.0
 
 STEP_SECONDS: Final = 0.010
 """How long one step should take: so long landing may have to wait for it."""
-PAUSE: Final = 4
-"""How many times its own duration a step is followed by rest: at most a fifth of the time is spent on pruning."""
+PAUSE: Final = 9
+"""How many times its own duration a step is followed by rest. A tenth of the time spent on pruning costs landing up to
+a fifth of its rate, because what was pruned has to be written back as well."""
 _FEWEST, _MOST = 50, 1_000
 """Rows per step; below that the commit costs more than the rows."""
 
@@ -156,7 +157,7 @@ def _now(cursor: Any, database: Database) -> int:
         return now
     newest = "SELECT landed_at, born_at FROM messages ORDER BY id DESC LIMIT ?"
     cursor.execute(newest, (_WITNESSES,))
-    times = sorted(
+    times: list[int] = sorted(
         min(landed_at, born_at) if born_at >= _EARLIEST else landed_at
         for landed_at, born_at in cursor.fetchall()
     )

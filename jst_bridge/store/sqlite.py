@@ -126,6 +126,8 @@ class SqliteDatabase(Database):
         try:
             self._enter_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
+            # Not every build of SQLite has it on: without it, landing leaves copies of rows that purge cannot reach.
+            connection.execute("PRAGMA secure_delete = ON")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
             self._identity = identity
