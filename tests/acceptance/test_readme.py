@@ -22,8 +22,10 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FACTS = list(traffic(300))
 REFUNDED = next(fact for fact in FACTS if "refund_id" in fact.content)
-EXAMPLES = {"TID": REFUNDED.keys, "NICK": REFUNDED.seller, "2h": "9999d"}
-"""What stands in for the words of the README; the facts are some years old."""
+EXAMPLES = {"TID": REFUNDED.keys, "NICK": REFUNDED.seller, "2h": "9999d", "ID": "1"}
+"""What stands in for the words of the README; the facts are some years old, and one message is unreadable."""
+STILL_DEAD = 1
+"""How `dead replay` ends when today's version cannot read all of them either."""
 
 
 def blocks(language: str) -> list[str]:
@@ -40,7 +42,8 @@ def filled(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) ->
     """An installation whose store holds the facts."""
     topic, group = f"rmq_sys_jst_9{os.getpid()}", f"GID_readme_{os.getpid()}"
     installation = Installation(tmp_path_factory.mktemp("readme"), cluster.name_server, topic, group)
-    cluster.publish(fact.line(topic) for fact in FACTS)
+    unreadable = {"topic": topic, "tag": "taobao_trade_TradeCreate", "keys": "1", "body": '{"content":'}
+    cluster.publish([*(fact.line(topic) for fact in FACTS), unreadable])
     assert installation.run("run", "--drain").code == 0
     return installation
 
@@ -55,7 +58,7 @@ def test_each_command_of_the_readme_works(filled: Installation, command: str) ->
             outcome = process.wait()
     else:
         outcome = filled.run(*words)
-    assert outcome.code == 0, outcome.err
+    assert outcome.code == (STILL_DEAD if words[:2] == ["dead", "replay"] else 0), outcome.err
     assert outcome.out.strip()
 
 
