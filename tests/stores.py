@@ -16,6 +16,7 @@ from jst_bridge.ports import DeadLetter, Landing, Message, PlainDelivery, QueueK
 from jst_bridge.store import Database, LandingStore
 
 __all__ = [
+    "COMMIT",
     "DATABASE_ERRORS",
     "NOW",
     "QUEUE",
@@ -96,6 +97,10 @@ def rows(store: LandingStore | Database, query: str) -> list[tuple[Any, ...]]:
 
 DATABASE_ERRORS: tuple[type[Exception], ...] = (StoreError, sqlite3.Error, psycopg.Error, pymysql.Error)
 """What `rows` may raise."""
+
+
+COMMIT = {"postgresql": b"COMMIT\0", "mysql": b"\x03COMMIT"}
+"""As it goes over the wire, and nothing else does: BEGIN says READ COMMITTED."""
 
 
 def plain(value: Any) -> Any:

@@ -36,8 +36,8 @@ class Step(NamedTuple):
 STEPS: Final[tuple[Step, ...]] = (
     Step(
         2,
-        "leases; what became of a dead letter",
-        tables=("leases",),
+        "leases; what became of a dead letter; sellers",
+        tables=("leases", "sellers"),
         columns=(
             "dead_letters.replays",
             "dead_letters.outcome",
@@ -180,8 +180,11 @@ def _views(dialect: Dialect) -> Iterator[str]:
             for column in table.columns
             if column.name not in _NOT_FOR_PEOPLE and not isinstance(column.type, LargeBinary)
         ]
-        yield f"DROP VIEW IF EXISTS v_{table.name}"
-        yield f"CREATE VIEW v_{table.name} AS SELECT {', '.join(columns)} FROM {table.name}"  # noqa: S608
+        create = "CREATE OR REPLACE VIEW"  # which keeps the rights that were granted on it
+        if dialect.name == "sqlite":
+            yield f"DROP VIEW IF EXISTS v_{table.name}"
+            create = "CREATE VIEW"
+        yield f"{create} v_{table.name} AS SELECT {', '.join(columns)} FROM {table.name}"  # noqa: S608
 
 
 def _sql(clause: CreateTable | CreateIndex | CreateColumn, dialect: Dialect) -> str:

@@ -225,7 +225,7 @@ class Reader:
         # Sorting ids alone keeps the bodies out of the sort, and inside an index where one fits.
         newest = select(columns.id).order_by(desc(columns.published_at), desc(columns.id)).limit(limit)
         if seller is not None:
-            newest = newest.where(columns.seller == seller)
+            newest = newest.where(*_equals(columns.seller, seller, self._database.dialect.name))
         if tid is not None:
             newest = newest.where(columns.tid == tid)
         if since is not None:
@@ -324,6 +324,13 @@ class Reader:
 def _select(row: type[_Row]) -> Select[Any]:
     columns = _TABLES[row].c
     return select(*(columns[name] for name in row.__struct_fields__))
+
+
+def _equals(column: Any, text: str, dialect_name: str) -> Iterator[ColumnElement[bool]]:
+    """MySQL's = takes a text for equal to the same with blanks behind it; as long as it, it is the same."""
+    yield column == text
+    if dialect_name == "mysql":
+        yield func.octet_length(column) == len(text.encode())
 
 
 def _matches(column: Any, pattern: str, dialect_name: str) -> ColumnElement[bool]:

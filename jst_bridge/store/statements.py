@@ -27,6 +27,7 @@ from sqlalchemy import (
     LargeBinary,
     Numeric,
     Table,
+    Text,
     bindparam,
     func,
     select,
@@ -39,7 +40,9 @@ __all__ = ["Delete", "Insert", "Lookup", "Match"]
 _SIZES: Final = (500, 50, 5, 1)
 """Rows or keys per statement: 500 rows of 20 columns stay below every database's limit of parameters."""
 _STATEMENT_BYTES: Final = 4 << 20
-"""Bytes of bodies in one statement, beyond a single row: servers limit a packet (MySQL 16 MiB and more)."""
+"""Bytes of bodies and long texts in one statement, beyond a single row: servers limit a packet (MySQL 16 MiB and
+more). A batch is small, but the orders it touches may have large memos."""
+_BYTES_OF_A_CHARACTER: Final = 4
 
 _PLACEHOLDERS: Final = {"qmark": "?", "format": "%s", "pyformat": "%s"}
 _rows_decoder = msgspec.json.Decoder(list[tuple[Any, ...]])
@@ -69,8 +72,11 @@ class Insert:
     ) -> None:
         serial = table.autoincrement_column
         self.columns = tuple(c.name for c in table.columns if c is not serial and c.name not in without)
-        bodies = [n for n, name in enumerate(self.columns) if isinstance(table.c[name].type, LargeBinary)]
-        self._body = bodies[0] if bodies else None
+        self._long = [
+            (n, _BYTES_OF_A_CHARACTER if isinstance(table.c[name].type, Text) else 1)
+            for n, name in enumerate(self.columns)
+            if isinstance(table.c[name].type, LargeBinary | Text)
+        ]
         clause = table.insert().inline() if mode == "insert" else _upsert(table, dialect.name, mode, rising)
         one = str(clause.compile(dialect=dialect, column_keys=list(self.columns)))
         group = f"({', '.join([_PLACEHOLDERS[dialect.paramstyle]] * len(self.columns))})"
@@ -94,8 +100,8 @@ class Insert:
         return new
 
     def _fits(self, rows: Sequence[_Row]) -> bool:
-        body = self._body
-        return body is None or sum([len(row[body]) for row in rows]) <= _STATEMENT_BYTES
+        size = sum([weight * len(row[column] or "") for column, weight in self._long for row in rows])
+        return size <= _STATEMENT_BYTES
 
 
 class Lookup:

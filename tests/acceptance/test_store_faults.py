@@ -32,6 +32,7 @@ from tests.cluster import RunningCluster, ask, wait_until
 from tests.cutting_proxy import CuttingProxy
 from tests.databases import MariadbServer, PostgresqlServer
 from tests.databases.running import mysql_connection
+from tests.stores import COMMIT
 from tests.traffic import Fact, Truth, traffic
 
 PATIENT = bool(os.environ.get("JST_TEST_PATIENT"))
@@ -411,7 +412,7 @@ def test_a_server_that_falls_silent_is_given_up_on_and_waited_for(
         ordeal = Ordeal(impatient(tmp_path, f"{proxy.url(url)}?connect_timeout=2"), cluster)
         with ordeal.running():
             ordeal.momentary(proxy.cut_now)
-            ordeal.momentary(lambda: proxy.cut_after(b"COMMIT", forward=True))
+            ordeal.momentary(lambda: proxy.cut_after(COMMIT[url.partition(":")[0]], forward=True))
             ordeal.lasting(proxy.stall, proxy.resume)
             ordeal.lasting(server.freeze, server.thaw)
             ordeal.finish(password_of(url))

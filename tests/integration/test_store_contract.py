@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
+import os
+import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +20,10 @@ from jst_bridge.errors import ConfigurationError, StoreError
 from jst_bridge.messages.families import LogisticsTrace, Other, Refund, Trade
 from jst_bridge.ports import Gap, Landed, Message, Position, QueueKey
 from jst_bridge.store import LandingStore, open_store
-from tests.stores import NOW, QUEUE, TID, dead, landing, message, rows, state
+from jst_bridge.store.landing import LandingWriter
+from tests.stores import NOW, QUEUE, STATE_TABLES, TID, dead, landing, message, rows
+
+SEED = int(os.environ.get("JST_TEST_SEED", "1"))
 
 
 @pytest.fixture
@@ -240,70 +245,96 @@ def test_a_defect_that_refuses_every_message_of_a_batch_makes_no_dead_letters(st
     assert store.positions("jushita", "GID_bridge", "") == {}
 
 
-def test_what_the_database_refuses_is_found_by_halving_and_all_else_lands(store: LandingStore) -> None:
+def test_what_the_database_refuses_is_found_by_halving_and_all_else_lands(
+    store: LandingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Values that decoding would never let through, at random places of a large batch."""
-    culprits = 5
+    faults: list[dict[str, Any]] = [
+        {"seller": "\ud800"}, {"published_at": 2**63}, {"user_id": None}, {"tid": ["t"]},
+        {"content": Trade(tid=TID, seller_memo="\udfff")},
+    ]  # fmt: skip
     dice = random.Random(SEED)
-    batch = [message(f"m{n:04}", tid=str(n % 50), oid=str(n % 50), published_at=NOW + n) for n in range(2_000)]
-    places = sorted(dice.sample(range(len(batch)), culprits))
-    spoilt = [{"seller": "\ud800"}, {"published_at": 2**63}, {"user_id": None}, {"tid": "1" * 33}, {"topic": b"t"}]
-    for place, fault in zip(places, dice.sample(spoilt, culprits), strict=True):
+    batch = [message(f"m{n:04}", tid=f"{n % 50}", oid="5", published_at=NOW + n) for n in range(2_000)]
+    places = sorted(dice.sample(range(len(batch)), len(faults)))
+    for place, fault in zip(places, faults, strict=True):
         batch[place] = message(f"bad{place:04}", **fault)
     print(f"seed {SEED}: bad messages at {places}")
-    begun: list[str] = []
-    work = Watched(store.database, begun)
+    sizes: list[int] = []
+    attempt = LandingWriter._land_messages
 
-    landed = work.land(store, landing(*batch, positions=[Position(QUEUE, 2_000)]))
+    def counted(writer: LandingWriter, cursor: Any, messages: Sequence[Message], now: int) -> Landed:
+        sizes.append(len(messages))
+        return attempt(writer, cursor, messages, now)
 
-    assert (landed.landed, landed.dead_letters, landed.duplicates) == (2_000 - culprits, culprits, 0)
+    monkeypatch.setattr(LandingWriter, "_land_messages", counted)
+    landed = store.land(landing(*batch, positions=[Position(QUEUE, 2_000)]))
+
+    assert (landed.landed, landed.dead_letters, landed.duplicates) == (1_995, 5, 0)
     query = "SELECT transport_id, reason FROM dead_letters ORDER BY transport_id"
     assert rows(store, query) == [(f"Tbad{place:04}", "store_refused") for place in places]
     assert rows(store, "SELECT count(*), count(DISTINCT message_key) FROM messages") == [(1_995, 1_995)]
+    good = [n for n in range(2_000) if n not in places]
+    newest = {f"{order}": f"m{max(n for n in good if n % 50 == order):04}" for order in range(50)}
+    assert dict(rows(store, "SELECT tid, message_key FROM trades")) == newest
     assert store.positions("jushita", "GID_bridge", "") == {QUEUE: 2_000}
-    # The whole once in vain; then each culprit is cut out of 2,000 in at most 11 halvings, two attempts each.
-    assert len(begun) <= 1 + 2 * 11 * culprits
+    # The whole twice in vain, then each culprit is found in 11 halvings, of two attempts each.
+    assert len(sizes) <= 2 + 2 * 11 * len(faults)
+    assert sum(sizes) <= 2_000 * (2 + 2 * len(faults))
 
-    alone = [row for row in batch if not row.key.startswith("bad")]
-    held = state(store)
-    assert {row[0]: row[3] for row in held["trades"]} == {
-        str(n): max(row.key for row in alone if row.tid == str(n)) for n in range(50)
-    }
+
+def test_a_landing_with_nothing_in_it_leaves_nothing(store: LandingStore) -> None:
+    assert store.land(landing()) == Landed()
+    for table in ("messages", "dead_letters", "positions", "gaps", *STATE_TABLES):
+        assert rows(store, f"SELECT count(*) FROM {table}") == [(0,)]
+
+
+def test_a_large_batch_of_one_order_is_folded_into_its_rows(store: LandingStore) -> None:
+    batch = [
+        message(
+            f"k{n:04}".ljust(128, "k"),
+            content=Trade(tid=TID, oid=n % 3 + 1, status=f"S{n:04}", seller_memo=None if n else "first"),
+            topic="taobao_trade_TradeSellerShip",
+            oid=f"{n % 3 + 1}",
+            published_at=NOW + n,
+        )
+        for n in range(2_000)
+    ]
+    random.Random(SEED).shuffle(batch)
+    assert store.land(landing(*batch)).landed == 2_000
+    assert store.land(landing(*batch)).duplicates == 2_000
+    last = "k1999".ljust(128, "k")
+    query = "SELECT tid, message_key, published_at, seller_memo FROM trades"
+    assert rows(store, query) == [(str(TID), last, NOW + 1_999, "first")]
+    assert rows(store, "SELECT oid, status FROM trade_lines ORDER BY oid") == [
+        ("1", "S1998"),
+        ("2", "S1999"),
+        ("3", "S1997"),
+    ]
+
+
+def test_members_that_hand_over_a_queue_leave_the_position_of_the_right_one(database_url: str) -> None:
+    """Only a rewind takes a position back; a member that lands late what it read before does not."""
+    with closing(open_store(database_url)) as old, closing(open_store(database_url)) as new:
+        old.open()
+        new.open()
+
+        def after(member: LandingStore, offset: int, *, rewound: bool = False) -> tuple[int, ...]:
+            member.land(landing(positions=[Position(QUEUE, offset, rewound)]))
+            both = [store.positions("jushita", "GID_bridge", "") for store in (old, new)]
+            assert both[0] == both[1]
+            return tuple(both[0].values())
+
+        assert after(old, 100) == (100,)
+        assert after(new, 140) == (140,)
+        assert after(old, 120) == (140,)  # its last landing, after the queue was taken over
+        assert after(new, 30, rewound=True) == (30,)
+        assert after(new, 40) == (40,)
+        assert after(old, 35) == (40,)
+        assert after(old, 10, rewound=True) == (10,)
+        assert after(new, 20) == (20,)
 
 
 def test_a_position_no_column_can_hold_is_a_defect_and_writes_nothing(store: LandingStore) -> None:
     with pytest.raises(StoreError, match="positions or gaps"):
         store.land(landing(message(), positions=[Position(QUEUE, 2**64)]))
     assert rows(store, "SELECT count(*) FROM messages") == [(0,)]
-
-
-def land_all(url: str, start: Any, first: int) -> None:
-    """In a process of its own: open the shared database, land 400 messages, every second one another's too."""
-    shared = open_store(url)
-    start.wait()
-    shared.open()
-    for number in range(first, first + 400, 20):
-        batch = [
-            message(f"k{n}", tid=str(n % 7), oid=str(n % 7), published_at=n)
-            for n in range(number, number + 20)
-        ]
-        shared.land(landing(*batch, positions=[Position(QUEUE, number + 20)]))
-    shared.close()
-
-
-def test_processes_that_share_a_database_land_every_message_once(database_url: str, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    start = context.Barrier(3)
-    writers = [context.Process(target=land_all, args=(database_url, start, first)) for first in (0, 200, 400)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert [writer.exitcode for writer in writers] == [0, 0, 0]
-    shared, alone = open_store(database_url), open_store(f"sqlite:///{tmp_path}/alone.db")
-    alone.open()
-    every = [message(f"k{n}", tid=str(n % 7), oid=str(n % 7), published_at=n) for n in range(800)]
-    alone.land(landing(*every))
-    assert rows(shared, "SELECT count(*) FROM messages") == [(800,)]
-    assert state(shared) == state(alone)
-    assert rows(shared, "SELECT next_offset FROM positions") == [(800,)]
-    alone.close()

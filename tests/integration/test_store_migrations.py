@@ -292,7 +292,7 @@ def test_an_interrupted_first_migration_goes_on_wherever_it_stopped(
     database: Database, new_catalogue: dict[str, list[tuple[Any, ...]]]
 ) -> None:
     made = 0
-    while (statements := database.pending())[0].startswith("CREATE"):
+    while " VIEW " not in (statements := database.pending())[0]:
         run(database, statements[:1])
         made += 1
     assert made > len(METADATA.tables)  # and indexes
