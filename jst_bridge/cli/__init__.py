@@ -33,6 +33,9 @@ _COMMANDS = {
     "messages": "List landed messages.",
     "timeline": "Show what happened to one order.",
     "dead": "List, show, replay, drop and export dead letters.",
+    "users": "Add, delete, check, import and list the sellers whose messages flow.",
+    "topics": "Look up message types, and those open for a seller.",
+    "seller-groups": "List, add to and delete the platform's groups of sellers.",
     "store": "Show, migrate, prune, purge or rebuild what the store holds.",
 }
 _DEFECT = 70
@@ -48,7 +51,7 @@ class _CommandLine(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = importlib.import_module(f"jst_bridge.cli.{cmd_name}").command
+        command = importlib.import_module(f"jst_bridge.cli.{cmd_name.replace('-', '_')}").command
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -21,6 +21,9 @@ __all__ = ["configure", "wants_colour"]
 
 Format = Literal["auto", "json", "text"]
 
+_CHATTY = ("httpx2", "httpcore2")
+"""Libraries that log every request, at debug level with its headers."""
+
 
 def configure(level: str = "info", format: Format = "auto", stream: TextIO | None = None) -> None:
     """Send every log line to `stream`, stderr by default. Calling it again replaces what was set before.
@@ -42,6 +45,8 @@ def configure(level: str = "info", format: Format = "auto", stream: TextIO | Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[

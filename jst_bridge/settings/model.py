@@ -32,12 +32,16 @@ class Table(BaseModel):
 
 
 class App(Table):
-    """[app]: the app (ISV) at the Taobao Open Platform. Without a secret, requests are not signed."""
+    """[app]: the app (ISV) at the Taobao Open Platform. Without a secret, requests to a broker are not signed."""
 
     key: Annotated[str, BeforeValidator(values.app_key)] = Field(examples=["12345678"])
     secret: SecretStr | None = Field(default=None, min_length=1)
     secret_file: Path | None = None
     """Where `secret` was read from, when it was."""
+    gateway: Annotated[str, AfterValidator(values.gateway)] = "https://eco.taobao.com/router/rest"
+    """Where the platform's API is called."""
+    sign_method: Literal["md5", "hmac", "hmac-sha256"] = "hmac-sha256"
+    """How calls of that API are signed; some old apps know the first two only."""
 
 
 class Store(Table):

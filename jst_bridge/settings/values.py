@@ -48,6 +48,16 @@ def app_key(value: object) -> object:
     return text
 
 
+def gateway(url: str) -> str:
+    """Neither a user nor a query: they would be shown and logged."""
+    match = re.fullmatch(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?(/[!-~]*)?", url)
+    if match is None or re.search(r"[@?#]", url):
+        raise ValueError("must be a plain URL such as https://eco.taobao.com/router/rest")
+    if match[2] is not None and not 0 < int(match[2][1:]) < 65536:
+        raise ValueError("must have a port from 1 to 65535")
+    return url
+
+
 def store_url(url: str) -> str:
     scheme = url.partition(":")[0].partition("+")[0]
     if scheme == "sqlite":

@@ -31,7 +31,13 @@ from jst_bridge.store.statements import Delete, Insert, Lookup
 __all__ = ["Purged", "purge", "spellings", "survey"]
 
 _STATE: Final = (schema.trades, schema.trade_lines, schema.refunds)
-_TABLES: Final = (schema.messages, *_STATE, schema.logistics_traces, schema.dead_letters)
+_TABLES: Final = (
+    schema.messages,
+    *_STATE,
+    schema.logistics_traces,
+    schema.dead_letters,
+    schema.sellers,
+)
 _BATCH: Final = 500
 """Rows changed in one transaction."""
 _PAGE: Final = 5_000
@@ -157,6 +163,8 @@ class _Purge:
             self._forget_traces(cursor, pen)
             for table in _STATE:
                 self._forget_state(cursor, table, pen)
+            if self._before is None:
+                self._forget_seller(cursor, pen)
             # Last, and those with the nick at the very end: begun again after a stop, it finds the user ids in them.
             self._forget_messages(cursor, pen)
 
@@ -166,6 +174,8 @@ class _Purge:
         """Of the nick, as any table has them: the messages that carried them may have been pruned."""
         self._execute(cursor, "SELECT DISTINCT seller, user_id FROM messages WHERE seller = ?", self._seller)
         found = set(cursor.fetchall())
+        self._execute(cursor, "SELECT nick, user_id FROM sellers WHERE nick = ?", self._seller)
+        found.update(cursor.fetchall())
         for table in (*_STATE, schema.logistics_traces):
             for low, high in self._pages(cursor, table):
                 key = table.columns[0].name
@@ -312,6 +322,14 @@ class _Purge:
                 return len(gone)
 
             self._add(self.count.deleted, table, pen.transact(work) if pen is not None else len(gone))
+
+    def _forget_seller(self, cursor: Any, pen: _Pen | None) -> None:
+        table = schema.sellers
+        self._execute(cursor, "SELECT nick FROM sellers WHERE nick = ?", self._seller)
+        known = [row for row in cursor.fetchall() if row[0] == self._seller]
+        if pen is not None and known:
+            pen.transact(lambda cursor: pen.delete_keys(cursor, table, known))
+        self._add(self.count.deleted, table, len(known))
 
     # --- dead letters -------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ __all__ = [
     "positions",
     "refunds",
     "schema_migrations",
+    "sellers",
     "trade_lines",
     "trades",
 ]
@@ -246,6 +247,19 @@ leases = _table(
     Column("name", _words(128), primary_key=True),
     Column("holder", _words(255), nullable=False),
     _instant("expires_at"),
+)
+
+sellers = _table(
+    "sellers",
+    Column("nick", _words(128), primary_key=True),
+    _id("user_id", nullable=False),
+    Column("topics", _LONG_TEXT, nullable=False),  # joined by blanks; '' is whatever the app subscribes
+    Column("seller_group", _words(64), nullable=False),
+    _instant("added_at"),
+    _instant("deleted_at", nullable=True),
+    _instant("checked_at", nullable=True),
+    Column("is_valid", Integer),  # 1 or 0, as the platform said at checked_at
+    sqlite_with_rowid=False,
 )
 
 schema_migrations = _table(
