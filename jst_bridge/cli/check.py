@@ -41,6 +41,7 @@ def _describe(settings: Settings) -> None:
     facts = [
         ("configuration", str(settings.file or "environment")),
         ("app", f"{app.key}, requests {signing}"),
+        ("gateway", app.gateway),
         ("store", store.shown_url),
         ("keeps messages", _kept(store.keep_messages)),
         ("transaction", f"{run.max_batch_messages:,} messages or {run.max_batch_bytes:,} bytes at most"),

@@ -222,7 +222,7 @@ def purge(context: click.Context, *, seller: str, before: int | None, yes: bool,
     """Forget a seller: messages, state and dead letters. There is no way back.
 
     What still waits at the broker lands again, and so does what a seller goes on sending who is still authorised:
-    end that first. Backups and the logs of a database server are yours to clear.
+    end that first (`jst-bridge users delete NICK`). Backups and the logs of a database server are yours to clear.
     """
     _require_nick(seller)
     if not yes and not _is_asked():

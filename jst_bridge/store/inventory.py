@@ -28,6 +28,7 @@ _AGE: Final = {
     "dead_letters": "dead_at",
     "gaps": "noted_at",
     "positions": "updated_at",
+    "sellers": "added_at",
 }
 """The column that says how old a row is."""
 
