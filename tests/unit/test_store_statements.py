@@ -60,6 +60,8 @@ NOT_FITTING: list[tuple[str, Any]] = [
 # PostgreSQL has no NUL in texts: the decoder replaces it.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 odd_texts = st.text(st.sampled_from("ab'\"\\%_\n\r\t\x1a;`{}?$\ufeff\u2028好😀"), max_size=20)
+# To MySQL a text and the same with spaces behind it are one key; ids have no spaces.
+ids = (texts | odd_texts).map(lambda text: text[:32].rstrip(" "))
 integers = st.integers(-(2**63), 2**63 - 1)
 money = st.decimals(-(10**15), 10**15, places=2)
 rows_without_ids = st.lists(
@@ -141,8 +143,8 @@ def test_whatever_goes_in_comes_out_equal(database: Database, mode: str, rows: l
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    keys=st.sets(texts.map(lambda text: text[:32]) | odd_texts, max_size=70),
-    extra=st.sets(odd_texts, max_size=7),
+    keys=st.sets(ids, max_size=70),
+    extra=st.sets(ids, max_size=7),
 )
 def test_exactly_the_rows_of_the_keys_are_found_and_deleted(
     database: Database, keys: set[str], extra: set[str]
