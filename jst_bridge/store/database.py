@@ -163,10 +163,6 @@ class Database(ABC):
     def refuses(self, error: BaseException) -> bool:
         return self.verdict(error) is Verdict.REFUSED
 
-    def exists_already(self, error: BaseException) -> bool:
-        """Whether `error` is a unique violation."""
-        return False
-
     def close(self) -> None:
         """Close the connection. Idempotent."""
         connection, self._connection, self._current = self._connection, None, False

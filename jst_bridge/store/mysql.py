@@ -73,9 +73,6 @@ class MysqlDatabase(ServerDatabase):
             return Verdict.REFUSED
         return Verdict.UNAVAILABLE
 
-    def exists_already(self, error: BaseException) -> bool:
-        return _code(error) == ER.DUP_ENTRY
-
     def fault(self, error: BaseException) -> StoreError:
         code, said = _code(error), _words(error)
         if not isinstance(error, err.MySQLError | OSError):

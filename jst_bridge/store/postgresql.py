@@ -116,9 +116,6 @@ class PostgresqlDatabase(ServerDatabase):
             return Verdict.REFUSED  # psycopg itself cannot adapt the value
         return Verdict.UNAVAILABLE
 
-    def exists_already(self, error: BaseException) -> bool:
-        return isinstance(error, errors.UniqueViolation)
-
     def fault(self, error: BaseException) -> StoreError:
         said = " ".join(str(error).split())
         if not isinstance(error, psycopg.Error):

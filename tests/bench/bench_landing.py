@@ -7,7 +7,7 @@
 Distinct trade messages with bodies of 650 bytes, three per order, the three of an order close together
 (--apart spreads them), one order in four with a line of its own. The values are made before the clock starts:
 decoding is another bench. `--databases` starts servers of its own, and each measurement has an empty database;
-`--url` adds messages of a fresh number range to what is there. `--busy` keeps a second thread running Python
+`--url` adds messages of orders of their own to what is there. `--busy` keeps a second thread running Python
 beside it, as the bridge's event loop does; its own CPU is taken off. `--bridge` fills a topic of a real broker and
 lets the whole program drain it into each database. Run it where nothing else runs, and compare CPU rather than
 messages/s.
@@ -261,7 +261,7 @@ def measure(place: Place, messages: list[Message], size: int, busy: bool) -> Cos
 
 
 def landing_alone(found: list[Place], options: argparse.Namespace) -> None:
-    first = int(time.time()) % 100_000_000 if options.url else 0
+    first = random.SystemRandom().randrange(700_000_000) if options.url else 0
     print("| size | database | messages/s | of the first | our CPU µs/m | server's µs/m | ms/transaction |")
     print("|---|---|---|---|---|---|---|")
     for size in options.sizes:
@@ -383,6 +383,8 @@ def main() -> None:
         "--bridge", type=int, metavar="N", help="drain N messages of a broker with the program"
     )
     options = parser.parse_args()
+    if options.url and options.bridge:
+        parser.error("--bridge needs empty databases: use it with --databases")
     with places(() if options.url else options.databases, options.dir) as found:
         found = [UrlPlace(options.url)] if options.url else found
         if options.bridge:
