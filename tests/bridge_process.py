@@ -138,6 +138,7 @@ class BridgeProcess:
             stderr=self._err,
             env=installation.environ,
             start_new_session=True,
+            preexec_fn=_obey_interrupts,
         )
 
     def signal(self, number: signal.Signals) -> None:
@@ -177,6 +178,11 @@ class BridgeProcess:
             self.kill()
         self._out.close()
         self._err.close()
+
+
+def _obey_interrupts() -> None:
+    """A shell that runs the tests in the background lets its children ignore SIGINT, and theirs."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def lag(cluster: RunningCluster, group: str, topic: str) -> dict[int, int]:
