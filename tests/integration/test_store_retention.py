@@ -237,9 +237,8 @@ def test_while_another_process_lands_everything_lands_once(
     while process.is_alive() or pruned < 2_000:
         step = pruning.step()
         pruned += step.deleted
-        process.join(
-            step.pause
-        )  # without the pauses SQLite's lock, which is not fair, would leave landing none of it
+        # Without the pauses SQLite's lock, which is not fair, would leave landing none of it.
+        process.join(step.pause)
     process.join()
     assert process.exitcode == 0
     assert pruned == 2_000
