@@ -105,6 +105,10 @@ class Database(ABC):
         """Raise StoreUnavailable when the open connection leads to something that is no longer the store."""
         return
 
+    def _lost_transaction(self) -> bool:
+        """Whether there is nothing left to commit: drivers then answer a commit as if all were well."""
+        return False
+
     def trusts(self, error: BaseException) -> bool:
         """Whether the connection is as good as before after `error`, which was no value's fault."""
         return False
@@ -197,11 +201,18 @@ class Database(ABC):
             cursor.execute(statement)
         try:
             result = work(cursor)
-            self._connection.commit()
+            self._commit()
         except BaseException:
             self._roll_back(cursor)
             raise
         return result
+
+    def _commit(self) -> None:
+        if self._lost_transaction():
+            raise StoreUnavailable(
+                f"the store {self.label} rolled the transaction back by itself", remedy="it is tried again"
+            )
+        self._connection.commit()
 
     def _roll_back(self, cursor: Any) -> None:
         """A connection on which even that fails is of no more use."""

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import errors
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
+from psycopg.pq import TransactionStatus
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL
 
@@ -197,6 +198,9 @@ class PostgresqlDatabase(ServerDatabase):
         assert isinstance(connection, _Connection)
         connection.answer_seconds = self.answer_seconds
         return connection
+
+    def _lost_transaction(self) -> bool:
+        return bool(self._connection.info.transaction_status != TransactionStatus.INTRANS)
 
     def _try_rights(self, cursor: Any) -> None:
         super()._try_rights(cursor)

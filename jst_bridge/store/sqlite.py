@@ -155,6 +155,9 @@ class SqliteDatabase(Database):
             else:
                 return
 
+    def _lost_transaction(self) -> bool:
+        return not self._connection.in_transaction
+
     def _roll_back(self, cursor: Any) -> None:
         if self._connection.in_transaction:  # after some errors SQLite has rolled back already
             super()._roll_back(cursor)

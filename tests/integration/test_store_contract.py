@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from jst_bridge.errors import ConfigurationError, StoreError
+from jst_bridge.errors import ConfigurationError, StoreError, StoreUnavailable
 from jst_bridge.messages.families import LogisticsTrace, Other, Refund, Trade
 from jst_bridge.ports import Gap, Landed, Message, Position, QueueKey
 from jst_bridge.store import LandingStore, open_store
@@ -338,3 +338,17 @@ def test_a_position_no_column_can_hold_is_a_defect_and_writes_nothing(store: Lan
     with pytest.raises(StoreError, match="positions or gaps"):
         store.land(landing(message(), positions=[Position(QUEUE, 2**64)]))
     assert rows(store, "SELECT count(*) FROM messages") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.database)], indirect=True
+)
+def test_a_transaction_that_is_gone_is_never_taken_for_committed(store: LandingStore) -> None:
+    """Not MySQL: each statement of a migration commits there, so an open transaction is no sign."""
+
+    def work(cursor: Any) -> None:
+        cursor.execute("ROLLBACK")
+
+    with pytest.raises(StoreUnavailable, match="by itself"):
+        store.database.transact(work)
+    assert store.land(landing(message("a"))).landed == 1
