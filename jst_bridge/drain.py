@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, Self
 
-from .errors import DecodeError, SourceError
+from .errors import DecodeError, SourceError, StoreUnavailable
 from .rocketmq import Client, ConsumerSettings, MessageQueue
 from .rocketmq.offsets import committed_offset, max_offset
 
@@ -18,29 +19,35 @@ log = logging.getLogger(__name__)
 POLL: Final = 0.2
 """Seconds between looks at the committed offsets."""
 
+HowFar = Callable[[MessageQueue], Awaitable[int | None]]
+"""Gives the offset below which a queue is done with; None when nothing is."""
+
 
 class DrainMark:
     """The end of each queue of a source's topics at one moment, and how far the group is from it.
 
-    It asks the brokers, so it is reached whoever owns the queues.
+    It asks the brokers, so it is reached whoever owns the queues; in broadcasting whoever knows instead of them.
     """
 
-    def __init__(self, client: Client, group: str, ends: dict[MessageQueue, int]) -> None:
+    def __init__(self, client: Client, how_far: HowFar, ends: dict[MessageQueue, int]) -> None:
         self._client = client
-        self._group = group
+        self._how_far = how_far
         self._missing = {queue: end for queue, end in ends.items() if end > 0}
 
     @classmethod
-    async def take(cls, settings: ConsumerSettings) -> Self:
-        """Note the ends now. Raises SourceError."""
+    async def take(cls, settings: ConsumerSettings, how_far: HowFar) -> Self:
+        """Note the ends now. `how_far` is asked in broadcasting, the broker in clustering. Raises SourceError."""
         client = Client(settings.client)
+        group = settings.group if settings.mode == "clustering" else None
+        if group is not None:
+            how_far = partial(committed_offset, client, group)
         try:
-            queues = await client.queues_of_group(settings.subscriptions, settings.group)
+            queues = await client.queues_of_group(settings.subscriptions, group)
             ends = await asyncio.gather(*(max_offset(client, queue) for queue in queues))
         except BaseException:
             await client.close()
             raise
-        return cls(client, settings.group, dict(zip(queues, ends, strict=True)))
+        return cls(client, how_far, dict(zip(queues, ends, strict=True)))
 
     @property
     def missing(self) -> Sequence[MessageQueue]:
@@ -51,11 +58,9 @@ class DrainMark:
         """Look once. A server that does not answer now counts as not reached."""
         queues = list(self._missing)
         try:
-            offsets = await asyncio.gather(
-                *(committed_offset(self._client, self._group, queue) for queue in queues)
-            )
-        except (SourceError, DecodeError) as error:
-            log.debug("drain: the committed offsets cannot be read now: %s", error)
+            offsets = await asyncio.gather(*(self._how_far(queue) for queue in queues))
+        except (SourceError, StoreUnavailable, DecodeError) as error:
+            log.debug("drain: how far the queues are cannot be learned now: %s", error)
             return False
         for queue, offset in zip(queues, offsets, strict=True):
             if offset is not None and offset >= self._missing[queue]:

@@ -6,13 +6,16 @@
     │   └── UndecodableError         1  one message cannot be typed: it becomes a dead letter
     ├── SourceError                 69  a source refused or cannot be used
     │   ├── ConnectionFailed        69  no connection, or it broke (retriable)
+    │   │   └── TlsFailed           69  no TLS, or a certificate that is not trusted
     │   ├── RequestTimeout          69  no answer in time (retriable)
     │   ├── BrokerRefused           69  a name server or broker answered with an error code
     │   ├── TopicNotFound           69  no name server knows the topic
+    │   ├── GroupOnline             75  the consumer group must not be running for this
     │   └── CredentialsRefused      77  the keys, or their permissions, were refused
     ├── StoreError                  69  the store refused
     │   ├── StoreUnavailable        75  locked, full, gone: nothing is known to be durable (retriable)
     │   │   └── StoreCredentialsRefused  77  the database refuses the user or the password
+    │   ├── InstanceTaken           75  another process has the instance name of a broadcasting source
     │   └── SchemaOutdated          78  the schema is older or newer than this program
     ├── TopError                    69  the Taobao Open Platform refused or failed: see jst_bridge.top.errors
     └── DrainTimeout                75  `--drain` did not reach its mark in time
@@ -32,6 +35,8 @@ __all__ = [
     "CredentialsRefused",
     "DecodeError",
     "DrainTimeout",
+    "GroupOnline",
+    "InstanceTaken",
     "JstBridgeError",
     "RequestTimeout",
     "SchemaOutdated",
@@ -39,6 +44,7 @@ __all__ = [
     "StoreCredentialsRefused",
     "StoreError",
     "StoreUnavailable",
+    "TlsFailed",
     "TopError",
     "TopicNotFound",
     "UndecodableError",
@@ -89,6 +95,12 @@ class ConnectionFailed(SourceError):
     retriable = True
 
 
+class TlsFailed(ConnectionFailed):
+    """A server speaks no TLS, or its certificate is not to be trusted: somebody has to change something."""
+
+    retriable = False
+
+
 class RequestTimeout(SourceError):
     """A server did not answer in time; whether it acted is unknown."""
 
@@ -110,6 +122,12 @@ class BrokerRefused(SourceError):
 
 class TopicNotFound(SourceError):
     """No name server knows the topic."""
+
+
+class GroupOnline(SourceError):
+    """Members of the consumer group are running, and what was asked for needs them stopped."""
+
+    exit_code = 75
 
 
 class CredentialsRefused(SourceError):
@@ -135,6 +153,12 @@ class StoreCredentialsRefused(StoreUnavailable):
     """The database refuses the user or the password. Retriable: while running, somebody may be changing them."""
 
     exit_code = 77
+
+
+class InstanceTaken(StoreError):
+    """Another process has the instance name of a broadcasting source; it is free once that one has ended."""
+
+    exit_code = 75
 
 
 class SchemaOutdated(StoreError):

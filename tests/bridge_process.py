@@ -186,5 +186,5 @@ def _obey_interrupts() -> None:
 
 
 def lag(cluster: RunningCluster, group: str, topic: str) -> dict[int, int]:
-    """Queue id -> messages behind, by the broker's own admin tool."""
-    return {row.queue: row.diff for row in cluster.consumer_progress(group) if row.topic == topic}
+    """Queue id -> messages behind, by the broker's books."""
+    return {row.queue: row.diff for row in cluster.progress(group) if row.topic == topic}

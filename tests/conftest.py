@@ -1,8 +1,13 @@
 """What every test shares: a clean environment, real servers, and an account of what was not run.
 
-`cluster` is one real RocketMQ cluster for the whole session, `own_cluster` makes one for a test that kills
-servers. `JST_TEST_NAMESRV=host:port` uses a cluster that runs already. Where Java or Maven is missing these
-tests fail in CI and are skipped elsewhere, with the reason.
+`cluster` is a real RocketMQ cluster, one of 5.3.3 and one of 4.9.7 for the whole session: a test that takes it
+runs on both. Where the broker only carries messages to what is tested (a database, a command, a page of the
+documentation) the marker `one_broker` says so, and it runs on 5.3.3. `own_cluster` makes a cluster for a test that
+kills or configures servers: of 5.3.3, unless the test says `own_cluster(version="4.9.7")` or is parametrised with
+`parametrize("own_cluster", ROCKETMQ_VERSIONS, indirect=True)`. `JST_TEST_NAMESRV=host:port` uses a cluster 5.3.3
+that runs already, `JST_TEST_NAMESRV_497` one of 4.9.7; when only one of them is given, the tests of the other
+version are skipped. Where Java, Maven or the jars of a version are missing these tests fail in CI and are skipped
+elsewhere, with the reason.
 
 `postgresql` and `mariadb` are one database server each for the session, `own_postgresql` and `own_mariadb` make
 one for a test that kills it; `database_server` and `own_database_server` are both in turn. `database_url` runs a
@@ -27,7 +32,7 @@ from typing import Any, NoReturn, TypeVar
 import pytest
 from hypothesis import settings
 
-from tests.cluster import Cluster, RunningCluster
+from tests.cluster import ROCKETMQ_VERSION, ROCKETMQ_VERSIONS, Cluster, RunningCluster
 from tests.databases import (
     DatabaseRefused,
     MariadbServer,
@@ -39,7 +44,7 @@ from tests.databases import (
 from tests.java.toolchain import Toolchain, ToolMissing, toolchain
 
 MARKED_FIXTURES = {
-    "broker": {"cluster", "own_cluster"},
+    "broker": {"cluster", "cluster_533", "cluster_497", "own_cluster"},
     "database": {"postgresql", "mariadb", "own_postgresql", "own_mariadb"},
 }
 """Which marker the users of a fixture carry. Fixtures with parameters mark those that need servers."""
@@ -47,6 +52,8 @@ DATABASE_SERVERS = [
     pytest.param("postgresql", marks=pytest.mark.database),
     pytest.param("mariadb", marks=pytest.mark.database),
 ]
+RUNNING_CLUSTERS = dict(zip(ROCKETMQ_VERSIONS, ("JST_TEST_NAMESRV", "JST_TEST_NAMESRV_497"), strict=True))
+"""Which variable names a cluster that runs already, by its version."""
 IN_CI = bool(os.environ.get("CI"))
 
 settings.register_profile("here", deadline=None)
@@ -61,8 +68,14 @@ serial = itertools.count(random.SystemRandom().randrange(10_000_000, 90_000_000)
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment() -> Iterator[None]:
-    """Settings of the developer's shell (JST_*) never reach a test; the tests' own (JST_TEST_*) stay."""
-    with pytest.MonkeyPatch.context() as patch:
+    """Settings of the developer's shell (JST_*) never reach a test; the tests' own (JST_TEST_*) stay.
+
+    Nor do the machine's certificate authorities: no test needs them, and PyMySQL reads them, 33 ms long, for
+    every connection.
+    """
+    with pytest.MonkeyPatch.context() as patch, tempfile.NamedTemporaryFile(suffix=".pem") as no_authority:
+        patch.setenv("SSL_CERT_FILE", no_authority.name)
+        patch.setenv("SSL_CERT_DIR", f"{no_authority.name}.d")
         for name in list(os.environ):
             if name.startswith("JST_") and not name.startswith("JST_TEST_"):
                 patch.delenv(name)
@@ -89,26 +102,37 @@ def java() -> Toolchain:
 
 
 @pytest.fixture(scope="session")
-def cluster(java: Toolchain) -> Iterator[RunningCluster]:
-    """The real cluster that most tests share: fresh topics and groups keep them apart."""
-    elsewhere = os.environ.get("JST_TEST_NAMESRV")
-    with scratch_directory() as name:
-        scratch = Path(name)
-        running = RunningCluster(elsewhere, java, scratch) if elsewhere else Cluster(java, scratch)
-        with running:
-            yield running
+def cluster_533(java: Toolchain) -> Iterator[RunningCluster]:
+    """RocketMQ 5.3.3, for the whole session."""
+    with shared_cluster(java, "5.3.3") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster_497(java: Toolchain) -> Iterator[RunningCluster]:
+    """RocketMQ 4.9.7, for the whole session."""
+    with shared_cluster(java, "4.9.7") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(request: pytest.FixtureRequest) -> RunningCluster:
+    """The real clusters that most tests share, in turn: fresh topics and groups keep them apart."""
+    running: RunningCluster = request.getfixturevalue(f"cluster_{request.param.replace('.', '')}")
+    return running
 
 
 @pytest.fixture
-def own_cluster(java: Toolchain) -> Iterator[Callable[..., Cluster]]:
+def own_cluster(request: pytest.FixtureRequest, java: Toolchain) -> Iterator[Callable[..., Cluster]]:
     """A factory of clusters to stop, kill and configure: `own_cluster(queues=4, properties={...})`."""
-    if os.environ.get("JST_TEST_NAMESRV"):
-        pytest.skip("kills servers of its own, and JST_TEST_NAMESRV names a cluster to use instead")
+    if named := named_cluster():
+        pytest.skip(f"kills servers of its own, and {named} names a cluster to use instead")
+    version = getattr(request, "param", ROCKETMQ_VERSION)
     with ExitStack() as stack:
 
         def start(**options: Any) -> Cluster:
             scratch = Path(stack.enter_context(scratch_directory()))
-            return stack.enter_context(Cluster(java, scratch, **options))
+            return stack.enter_context(private_cluster(java, scratch, **{"version": version, **options}))
 
         yield start
 
@@ -204,6 +228,40 @@ def not_here(missing: ToolMissing) -> NoReturn:
     pytest.skip(str(missing))
 
 
+def named_cluster() -> str | None:
+    """The variable that names a cluster to be used instead of ours, if any does."""
+    return next((name for name in RUNNING_CLUSTERS.values() if os.environ.get(name)), None)
+
+
+@contextmanager
+def shared_cluster(java: Toolchain, version: str) -> Iterator[RunningCluster]:
+    """The one of that version that is named in the environment, else one of our own."""
+    with scratch_directory() as name:
+        name_server = os.environ.get(RUNNING_CLUSTERS[version])
+        if name_server:
+            with RunningCluster(name_server, java, Path(name), version=version) as running:
+                yield running
+        elif named := named_cluster():
+            pytest.skip(f"{named} names a cluster to use instead, and {RUNNING_CLUSTERS[version]} none")
+        else:
+            with private_cluster(java, Path(name), version=version) as own:
+                yield own
+
+
+@contextmanager
+def private_cluster(java: Toolchain, scratch: Path, **options: Any) -> Iterator[Cluster]:
+    """A cluster that runs; fails (CI) or skips (elsewhere) where the jars of its version cannot be had."""
+    cluster = Cluster(java, scratch, **options)
+    try:
+        cluster.start()
+    except ToolMissing as missing:
+        not_here(missing)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
 def private_server(kind: type[AnyServer], scratch: Path, **options: Any) -> AnyServer:
     """A server yet to be started; fails (CI) or skips (elsewhere) where it is not installed."""
     try:
@@ -236,6 +294,14 @@ def fresh_database(server: RunningDatabases) -> Iterator[str]:
     server.drop_database(name)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Everything that takes `cluster` runs on every broker, except what says that one is enough."""
+    if "cluster" in metafunc.fixturenames:
+        one = metafunc.definition.get_closest_marker("one_broker")
+        versions = ROCKETMQ_VERSIONS[:1] if one else ROCKETMQ_VERSIONS
+        metafunc.parametrize("cluster", versions, indirect=True, scope="module")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever uses real servers carries a marker, so that `-m "not broker and not database"` leaves it out."""
@@ -250,9 +316,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     wanted = any(item.get_closest_marker("broker") for item in session.items)
     if wanted and not session.config.option.collectonly:
         try:
-            toolchain()
+            for version in ROCKETMQ_VERSIONS:
+                toolchain().fetch(version)
         except ToolMissing:
-            return  # the fixture `java` says so, test by test
+            return  # the fixtures say so, test by test
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

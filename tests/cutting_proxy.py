@@ -31,6 +31,8 @@ class Link:
         self.cut = False
         self.mute = False
         """The next bytes of the server are not passed on: the link is cut instead."""
+        self.silent = False
+        """Nothing moves any more, and neither side learns what became of the other."""
         self.seen = b""
         """The client's last bytes, because a pattern may arrive in pieces."""
         self.directions = 2
@@ -104,6 +106,16 @@ class CuttingProxy:
             self._stalled = False
             self._changed.notify_all()
 
+    def silence(self) -> int:
+        """Make every present connection half-open, for ever; returns how many. New ones are let through.
+
+        When the client closes its side the server does not learn it, as when a cable was pulled.
+        """
+        with self._changed:
+            for link in self._links:
+                link.silent = True
+            return len(self._links)
+
     def start(self) -> Self:
         self._acceptor = self._run(self._accept)
         return self
@@ -171,6 +183,8 @@ class CuttingProxy:
             half_closed = direction(link)
         except OSError:  # one side reset its connection, or we cut them
             half_closed = False
+        with self._changed:
+            self._changed.wait_for(lambda: link.cut or not link.silent)
         if not half_closed:
             self._shut(link)
         with self._changed:
@@ -211,7 +225,7 @@ class CuttingProxy:
     def _may_move(self, link: Link) -> bool:
         """Wait while stalled; False when the link was cut meanwhile."""
         with self._changed:
-            self._changed.wait_for(lambda: link.cut or not self._stalled)
+            self._changed.wait_for(lambda: link.cut or not (self._stalled or link.silent))
             return not link.cut
 
     def _passes(self, link: Link, data: bytes) -> bool:

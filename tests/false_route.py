@@ -1,4 +1,4 @@
-"""A name server that sends everybody to one broker address, for brokers that cannot be reached."""
+"""A name server that sends everybody to one broker address, for brokers that cannot be reached otherwise."""
 
 from __future__ import annotations
 
@@ -15,15 +15,11 @@ __all__ = ["routing_to"]
 
 
 @contextmanager
-def routing_to(broker_address: str) -> Iterator[str]:
-    """Run it on loopback; yields its own address."""
-    body = json.dumps(
-        {
-            "brokerDatas": [{"brokerAddrs": {"0": broker_address}, "brokerName": "broker-x", "cluster": "c"}],
-            "queueDatas": [{"brokerName": "broker-x", "perm": 6, "readQueueNums": 4, "writeQueueNums": 4}],
-            "brokerAddrTable": {},
-        }
-    ).encode()
+def routing_to(broker_address: str, *, broker: str = "broker-x", queues: int = 4) -> Iterator[str]:
+    """Run it on loopback; yields its own address. Retry topics it does not know."""
+    data = {"brokerAddrs": {"0": broker_address}, "brokerName": broker, "cluster": "c"}
+    of_topic = {"brokerName": broker, "perm": 6, "readQueueNums": queues, "writeQueueNums": queues}
+    body = json.dumps({"brokerDatas": [data], "queueDatas": [of_topic], "brokerAddrTable": {}}).encode()
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -21,13 +21,13 @@ PATIENCE = 4.0
 """Seconds after which a test that still waits has failed."""
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
+def run(work: Coroutine[Any, Any, None], seconds: float = 15) -> None:
     """Run one test; it fails when a task is left behind or something failed unseen."""
 
     async def whole() -> None:
         unseen: list[str] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(str(context)))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(seconds):
             await work
         await asyncio.sleep(0)
         left = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -103,13 +103,15 @@ class Channel(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.client_id = ""
         """What the last heartbeat on it said."""
+        self.silent = False
+        """Half-open: it takes what comes, and nobody is there."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._peer.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        for frame in self._reader.feed(data):
+        for frame in self._reader.feed(b"" if self.silent else data):
             self._peer.received(self, frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -117,8 +119,17 @@ class Channel(asyncio.Protocol):
         self._peer.lost(self)
 
     def write(self, data: bytes) -> None:
-        if self._transport is not None:
+        self._peer.writer(self, data)
+
+    def send(self, data: bytes) -> None:
+        """Write as it is, whatever the peer's `writer` does with what is written."""
+        if self._transport is not None and not self._transport.is_closing() and not self.silent:
             self._transport.write(data)
+
+    def finish(self) -> None:
+        """Close once everything written was sent."""
+        if self._transport is not None:
+            self._transport.close()
 
     def cut(self) -> None:
         if self._transport is not None:
@@ -145,6 +156,8 @@ class Peer:
         self._server: asyncio.Server | None = None
         self.address = ""
         self.on_lost: Callable[[Channel], None] = lambda channel: None
+        self.writer: Callable[[Channel, bytes], None] = Channel.send
+        """What becomes of the bytes written, one call for each frame: a test may cut, spoil or hold them."""
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -165,15 +178,25 @@ class Peer:
         """Answer this request code so, from now on."""
         self._handlers[code] = handler
 
+    def handler(self, code: int) -> Handler:
+        """How this request code is answered now."""
+        return self._handlers.get(code, refusing(3))
+
     def once(self, code: int, *handlers: Handler) -> None:
         """Answer the next requests of this code so, one each, before `on` counts again."""
         self._once[code].extend(handlers)
 
     def push(
-        self, code: int, ext: dict[str, str] | None = None, *, oneway: bool = True, opaque: int = 0
+        self,
+        code: int,
+        ext: dict[str, str] | None = None,
+        body: bytes = b"",
+        *,
+        oneway: bool = True,
+        opaque: int = 0,
     ) -> None:
         """Send a request of the server's own to every connected client."""
-        frame = Frame(code, opaque, FrameFlag.ONEWAY if oneway else 0, ext or {}, b"", "", "JAVA", 479)
+        frame = Frame(code, opaque, FrameFlag.ONEWAY if oneway else 0, ext or {}, body, "", "JAVA", 479)
         for channel in self.channels:
             channel.write(as_binary(frame) if self.binary else encode_frame(frame))
 

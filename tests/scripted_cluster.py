@@ -45,6 +45,8 @@ class ScriptedCluster:
         self.broker = self.brokers[0]
         self.topics = {TOPIC: queues}
         """Topic -> queues on each broker."""
+        self.listed = list(range(brokers))
+        """The brokers that routes name."""
         self.queues: dict[tuple[str, str, int], Queue] = defaultdict(Queue)
         """By broker name, topic and queue id."""
         self.members: list[str] | None = None
@@ -59,7 +61,8 @@ class ScriptedCluster:
             broker.on(Request.UPDATE_CONSUMER_OFFSET, self._with_queue(name, _commit))
             broker.on(Request.GET_MIN_OFFSET, self._with_queue(name, _tell_minimum))
             broker.on(Request.GET_MAX_OFFSET, self._with_queue(name, _tell_maximum))
-            broker.on(Request.PULL_MESSAGE, self._with_queue(name, _pull))
+            broker.on(Request.SEARCH_OFFSET_BY_TIMESTAMP, self._with_queue(name, _tell_offset_at))
+            broker.on(Request.PULL_MESSAGE, self.serve_pull(number))
             broker.on_lost = self._forget
 
     @staticmethod
@@ -89,6 +92,10 @@ class ScriptedCluster:
         for call in parked:
             _pull(queue, call)
 
+    def serve_pull(self, broker: int = 0) -> Handler:
+        """How pulls are answered as long as a test says nothing else."""
+        return self._with_queue(self.broker_name(broker), _pull)
+
     def settings(self, **changes: Any) -> ConsumerSettings:
         fields: dict[str, Any] = {
             "client": ClientSettings((self.name_server.address,), request_timeout=1.0),
@@ -110,8 +117,8 @@ class ScriptedCluster:
         if count is None:
             call.answer(Response.TOPIC_NOT_EXIST, remark="No topic route info")
             return
-        names = [self.broker_name(number) for number in range(len(self.brokers))]
-        addresses = [broker.address for broker in self.brokers]
+        names = [self.broker_name(number) for number in self.listed]
+        addresses = [self.brokers[number].address for number in self.listed]
         route = {
             "brokerDatas": [
                 {"brokerName": name, "brokerAddrs": {"0": address}}
@@ -215,7 +222,10 @@ def _pull(queue: Queue, call: Call) -> None:
             Response.PULL_OFFSET_MOVED, pull_ext(queue, queue.maximum), remark="OFFSET_OVERFLOW_BADLY"
         )
     elif offset == queue.maximum:
-        queue.parked.append(call)
+        if int(call.ext["sysFlag"]) & 2:
+            queue.parked.append(call)
+        else:
+            call.answer(Response.PULL_NOT_FOUND, pull_ext(queue, offset))
     else:
         first = offset - queue.minimum
         found(queue, queue.messages[first : first + int(call.ext["maxMsgNums"])], call)
@@ -240,6 +250,12 @@ def _tell_minimum(queue: Queue, call: Call) -> None:
 
 def _tell_maximum(queue: Queue, call: Call) -> None:
     call.answer(ext={"offset": str(queue.maximum)})
+
+
+def _tell_offset_at(queue: Queue, call: Call) -> None:
+    wanted = int(call.ext["timestamp"])
+    older = sum(message.store_timestamp < wanted for message in queue.messages)
+    call.answer(ext={"offset": str(queue.minimum + older)})
 
 
 Script = Callable[[ScriptedCluster, Consumer], Awaitable[None]]

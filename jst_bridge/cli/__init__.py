@@ -27,12 +27,17 @@ from jst_bridge.errors import JstBridgeError
 __all__ = ["cli", "main"]
 
 _COMMANDS = {
+    "demo": "See it work on this machine, with nothing else needed.",
+    "sandbox": "A platform on this machine to work with, and traffic for it.",
     "run": "Land what the sources deliver, until stopped.",
     "check": "Say what the configuration means and what is wrong with it.",
     "status": "Show lag, gaps and what the store holds.",
     "messages": "List landed messages.",
     "timeline": "Show what happened to one order.",
     "dead": "List, show, replay, drop and export dead letters.",
+    "peek": "Look at the newest messages at the broker.",
+    "offsets": "Show and move the offsets of a consumer group.",
+    "consumers": "List the members of a consumer group.",
     "users": "Add, delete, check, import and list the sellers whose messages flow.",
     "topics": "Look up message types, and those open for a seller.",
     "seller-groups": "List, add to and delete the platform's groups of sellers.",

@@ -11,7 +11,8 @@ from jst_bridge.cli import output
 from jst_bridge.cli.invocation import Invocation, shared_options
 from jst_bridge.ops import logging
 from jst_bridge.ops.text import escaped
-from jst_bridge.settings import BEIJING, RocketmqSource, Settings
+from jst_bridge.reaching import client_settings
+from jst_bridge.settings import BEIJING, RocketmqSource, Settings, Tls
 
 
 @click.command("check")
@@ -26,6 +27,8 @@ def command(context: click.Context, *, connect: bool) -> None:
     invocation = context.ensure_object(Invocation)
     settings = invocation.settings()
     _describe(settings)
+    for source in settings.source:
+        client_settings(settings, source)  # certificates and their keys are looked into
     for warning in settings.warnings():
         click.echo(f"warning: {escaped(warning)}", err=True)
     if connect:
@@ -54,29 +57,57 @@ def _describe(settings: Settings) -> None:
     for source in settings.source:
         console.print()
         console.print(output.heading(f"source {source.name}"))
-        console.print(output.facts(_source_facts(source)))
+        console.print(output.facts(_source_facts(settings, source)))
 
 
 def _kept(span: timedelta | None) -> str:
     return "for ever" if span is None else f"for {span.days} days; the state of orders stays"
 
 
-def _source_facts(source: RocketmqSource) -> list[tuple[str, str]]:
+def _source_facts(settings: Settings, source: RocketmqSource) -> list[tuple[str, str]]:
     start = source.start_from
     shown = (
         f"{start.astimezone(BEIJING):%Y-%m-%d %H:%M:%S} Beijing time"
         if isinstance(start, datetime)
         else start
     )
+    reader = "group has not committed yet" if source.instance is None else "instance is new"
     return [
         ("type", f"{source.type}, {source.mode}"),
+        *([("instance", source.instance)] if source.instance else []),
         ("name servers", ", ".join(source.name_servers)),
         ("group", source.group),
         ("system topic", source.system_topic or ""),
         ("tags", source.tags),
-        ("starts from", f"{shown}, when the group has not committed yet"),
-        ("channel", source.channel or "none is sent"),
+        ("starts from", f"{shown}, when the {reader}"),
+        ("credentials", _signed(settings, source)),
+        ("TLS", _tls(source.tls)),
+        *([("namespace", _namespace(source))] if source.namespace else []),
+        *((f"for {one}", f"dials {other}") for one, other in source.broker_address_map.items()),
     ]
+
+
+def _signed(settings: Settings, source: RocketmqSource) -> str:
+    signing = settings.signing(source)
+    if signing == "none":
+        return "none, requests are unsigned"
+    channel = f", channel {source.channel or 'none'}" if signing == "ons" else ""
+    token = ", with a security token" if source.security_token else ""
+    return f"{signing}, access key {source.access_key or settings.app.key}{channel}{token}"
+
+
+def _tls(tls: Tls | None) -> str:
+    if tls is None:
+        return "off"
+    trust = (
+        "certificates are NOT checked" if tls.insecure else f"trusts {tls.ca_file or 'the CAs of the system'}"
+    )
+    name = f", as {tls.server_name}" if tls.server_name else ""
+    return trust + name + (f", shows {tls.cert_file}" if tls.cert_file else "")
+
+
+def _namespace(source: RocketmqSource) -> str:
+    return f"{source.namespace}, {'also' if source.namespace_system_topic else 'not'} of rmq_sys_ topics"
 
 
 async def _connect(settings: Settings) -> int:

@@ -42,7 +42,7 @@ def command(
 ) -> None:
     """List landed messages. Times are Beijing time; --json has epoch milliseconds."""
     with invocation.reader() as reader:
-        rows = reader.messages(seller=seller, topic=_pattern(topic), tid=tid, since=since, limit=limit)
+        rows = reader.messages(seller=seller, topic=pattern(topic), tid=tid, since=since, limit=limit)
     if as_json:
         for row in rows:
             output.write_json(as_record(row, raw=raw))
@@ -58,7 +58,7 @@ def command(
         output.console().print(_table(rows))
 
 
-def _pattern(topic: str | None) -> str | None:
+def pattern(topic: str | None) -> str | None:
     """A single word, TradeBuyerPay, is taken for the last part of a message type."""
     return topic if topic is None or any(sign in topic for sign in "_*?") else f"*_{topic}"
 

@@ -27,9 +27,16 @@ from jst_bridge.ports import Landed
     envvar="JST_DRAIN_TIMEOUT",
     help="With --drain: give up after so long, with exit 75.",
 )
+@click.option(
+    "--allow-mixed-subscriptions",
+    is_flag=True,
+    help="Join the group also when its members read other topics or tags.",
+)
 @shared_options
 @click.pass_obj
-def command(invocation: Invocation, *, drain: bool, drain_timeout: float) -> None:
+def command(
+    invocation: Invocation, *, drain: bool, drain_timeout: float, allow_mixed_subscriptions: bool
+) -> None:
     """Land what the sources deliver in the store, until SIGTERM or Ctrl-C.
 
     The first signal finishes the landing in flight and commits; a second one quits at once. A summary goes to
@@ -49,7 +56,15 @@ def command(invocation: Invocation, *, drain: bool, drain_timeout: float) -> Non
     progress = Progress()
     try:
         with progress:
-            total = asyncio.run(app.run(settings, drain=drain, drain_timeout=drain_timeout, report=progress))
+            total = asyncio.run(
+                app.run(
+                    settings,
+                    drain=drain,
+                    drain_timeout=drain_timeout,
+                    allow_mixed_subscriptions=allow_mixed_subscriptions,
+                    report=progress,
+                )
+            )
     finally:
         total = total or progress.total()
         if total is not None:

@@ -19,7 +19,7 @@ from jst_bridge.settings import Settings
 from jst_bridge.store import TOPICS_OF, GapRow, StoreCounts, open_reader
 
 if TYPE_CHECKING:
-    from jst_bridge.app import Status
+    from jst_bridge.app import QueueLag, Status
 
 _SHOWN = 20
 """Rows of a table for people at most; --json has more."""
@@ -97,10 +97,14 @@ def _queues(status: Status) -> _Section:
         output.number("lag"),
     )
     rows: list[tuple[object, ...]] = [
-        (q.source, f"{q.system_topic} {q.broker}:{q.queue_id}", q.end, q.committed, q.position, q.lag)
+        (_reader(q), f"{q.system_topic} {q.broker}:{q.queue_id}", q.end, q.committed, q.position, q.lag)
         for q in status.queues
     ]
     return f"Queues: {sum(queue.lag for queue in status.queues):,} messages wait", columns, rows
+
+
+def _reader(queue: QueueLag) -> str:
+    return f"{queue.source} {queue.instance}" if queue.instance else queue.source
 
 
 def _gaps(gaps: list[GapRow]) -> _Section:

@@ -42,7 +42,12 @@ def command(context: click.Context, tid: str, *, raw: bool, as_json: bool) -> No
     if as_json:
         output.write_json(_record(timeline, raw=raw))
     else:
-        _print(output.console(), timeline, Narrator(settings.app.key, raw=raw), raw=raw)
+        show(output.console(), timeline, settings.app.key, raw=raw)
+
+
+def show(console: Console, timeline: Timeline, app_key: str, *, raw: bool = False) -> None:
+    """Print it for people."""
+    _print(console, timeline, Narrator(app_key, raw=raw), raw=raw)
 
 
 def _record(timeline: Timeline, *, raw: bool) -> dict[str, Any]:

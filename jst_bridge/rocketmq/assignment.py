@@ -9,6 +9,7 @@ itself moved the queue back (answer 21).
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Final
 
@@ -41,7 +42,7 @@ class PulledBatch(msgspec.Struct, eq=False):
     assignment: Assignment
     holes: tuple[Hole, ...] = ()
     rewound: bool = False
-    """The broker moved the queue back to `next_offset`."""
+    """The broker, or an admin, moved the queue to `next_offset`: the position follows, back or forward."""
     void: bool = False
     """Overtaken by an offset reset: settling it moves nothing."""
     settled: bool = False
@@ -68,6 +69,18 @@ class Assignment:
         self.cached = 0
         """Messages cached, from pull to settlement."""
         self.dropped = False
+        self.last_good_pull = time.monotonic()
+        """When a pull was last answered with what the books could take, or reading began; monotonic seconds."""
+        self.last_settled = self.last_good_pull
+        """When a batch was last settled, or reading began; monotonic seconds."""
+        self.stalled = False
+        """The watchdog says that it should move and does not."""
+        self.held_since: float | None = None
+        """Since when no pull is made because our own limits are reached; None while pulls are made."""
+        self.trouble: Exception | None = None
+        """Why the last pull was not good; None when it was, or is under way."""
+        self.newest_stored = 0
+        """The broker's time, epoch ms, at which the last pulled message was stored; 0 before the first."""
         self._filtered = filtered
         self._unsettled: deque[PulledBatch] = deque()
         self._handed_out = 0
@@ -80,6 +93,19 @@ class Assignment:
     @property
     def idle(self) -> bool:
         return not self._unsettled
+
+    @property
+    def cached_offsets(self) -> tuple[int, int]:
+        """Offsets of the first and the last message cached; both 0 when there is none."""
+        batches = [batch for batch in self._unsettled if batch.messages]
+        if not batches:
+            return 0, 0
+        return batches[0].messages[0].queue_offset, batches[-1].messages[-1].queue_offset
+
+    @property
+    def cached_size(self) -> int:
+        """Bytes of the bodies cached."""
+        return sum(batch.size for batch in self._unsettled)
 
     @property
     def uncommitted(self) -> bool:
@@ -113,16 +139,25 @@ class Assignment:
     def moved(self, next_offset: int, reason: str, *, reset: bool) -> PulledBatch | None:
         """Book answer 21: the broker moved the queue, by its own limits or (`reset`) on an admin's word."""
         first, self.pull_offset = self.pull_offset, next_offset
-        if next_offset > first and not reset:
+        if reset:
+            return self.reset(next_offset)
+        if next_offset > first:
             hole = Hole(first, next_offset - 1, reason)
             return self._enter(PulledBatch(self.queue, [], next_offset, 0, self, (hole,)))
+        # A crash must still find what is being landed.
+        return self._rewind(next_offset, min(self.settled_offset, next_offset))
+
+    def reset(self, offset: int) -> PulledBatch:
+        """Book an admin's word, which counts at once, forward as well: the batch takes the position along."""
+        return self._rewind(offset, offset)
+
+    def _rewind(self, offset: int, settled: int) -> PulledBatch:
         # What was pulled before still lands, but must not carry the committed offset past the new place.
         for batch in self._unsettled:
             batch.void = True
-        # An admin's word counts at once; otherwise a crash must still find what is being landed.
-        self.settled_offset = next_offset if reset else min(self.settled_offset, next_offset)
+        self.pull_offset, self.settled_offset = offset, settled
         self.acknowledged_offset = None
-        return self._enter(PulledBatch(self.queue, [], next_offset, 0, self, rewound=True))
+        return self._enter(PulledBatch(self.queue, [], offset, 0, self, rewound=True))
 
     def hand_out(self, batch: PulledBatch) -> None:
         self._handed_out += 1

@@ -12,8 +12,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Container, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import (
@@ -24,23 +24,24 @@ from ..errors import (
     SourceError,
     TopicNotFound,
 )
-from .acl import Credentials
+from .acl import CredentialFiles, Credentials, credentials_refused
+from .brokers import Brokers
 from .codes import Request, Response
 from .connection import Connection
 from .frame import Frame
+from .link import Link
 from .message import MessageQueue
+from .name_servers import NameServers
+from .namespace import Namespace
 from .route import MASTER, Route, decode_cluster, decode_route
+from .tls import Tls
 
 __all__ = ["Client", "ClientSettings"]
 
 log = logging.getLogger(__name__)
 
-_BACKOFF_FIRST: Final = 0.05
-_BACKOFF_LAST: Final = 0.5
-"""Seconds. Short on purpose: a broker that is back should be read within a second."""
-_AUTHENTICATION_REMARKS: Final = (
-    "AclException", "check signature failed", "has no permission to access", "username cannot be null",
-)  # fmt: skip
+_GRACE: Final = 60.0
+"""Seconds after its last use that a connection to a broker is closed which no route names any more."""
 _serial = itertools.count()
 
 
@@ -49,7 +50,13 @@ class ClientSettings:
     """How to reach a cluster. Timeouts in seconds."""
 
     name_servers: tuple[str, ...]
-    credentials: Credentials | None = None
+    """host:port each, or one http(s) URL of an address server."""
+    credentials: Credentials | CredentialFiles | None = None
+    tls: Tls | None = None
+    """None is plaintext. Name servers and brokers alike."""
+    namespace: Namespace = field(default_factory=Namespace)
+    broker_address_map: Mapping[str, str] = field(default_factory=dict)
+    """Address that brokers advertise (host:port, or host for every port) -> the one to dial instead."""
     connect_timeout: float = 3.0
     request_timeout: float = 3.0
 
@@ -62,15 +69,19 @@ class Client:
 
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
-        self.routes: dict[str, Route] = {}
-        """The last known route of each topic: kept when a name server forgets it (reference 4.16)."""
-        self.brokers: dict[str, dict[int, str]] = {}
-        """Broker name -> broker id -> address, of all routes."""
+        self.namespace = settings.namespace
+        """For names inside of bodies: those in the fields of requests are wrapped by `call`."""
+        self.name_servers = NameServers(
+            settings.name_servers, ca_file=settings.tls.ca_file if settings.tls else None
+        )
+        self.name_servers.on_change = self._disconnect
+        self._brokers = Brokers(settings.broker_address_map)
         self.on_broker_connected: Callable[[Connection], Awaitable[None]] | None = None
         """Awaited on each new connection to a broker before anyone else may use it."""
         self.handlers: dict[int, RequestHandler] = {}
         """What to do with requests of a broker, by code; others are refused with code 3."""
-        self._links: dict[str, _Link] = {}
+        self._links: dict[str, Link] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._name_server = 0
         self._unique = f"{os.getpid()}#{time.time_ns()}{next(_serial)}{random.randrange(1000):03}"
@@ -81,11 +92,41 @@ class Client:
         """`address@pid#unique`: never equal for two clients, or both would be given the same queues (4.2)."""
         return f"{self._local_host or '127.0.0.1'}@{self._unique}"
 
+    @property
+    def routes(self) -> dict[str, Route]:
+        """The last known route of each topic, with the addresses to dial."""
+        return self._brokers.routes
+
+    @property
+    def brokers(self) -> dict[str, dict[int, str]]:
+        """Broker name -> broker id -> address, of all routes."""
+        return self._brokers.table
+
     async def close(self) -> None:
         """Close every connection; none is opened after that. Idempotent."""
         self._closed = True
-        links, self._links = list(self._links.values()), {}
-        await asyncio.gather(*(link.close() for link in links))
+        self._disconnect(list(self._links))
+        await self.name_servers.close()
+        await asyncio.gather(*self._closing)
+
+    def _disconnect(self, addresses: Iterable[str]) -> None:
+        """Close these connections; whoever calls such a server again opens another."""
+        for link in [self._links.pop(address) for address in addresses if address in self._links]:
+            task = asyncio.create_task(link.close(), name="disconnect")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _disconnect_former(self) -> None:
+        """Leave the servers that no route and no list of name servers names any more."""
+        in_use = {*self._brokers.addresses(), *self.name_servers.known}
+        unused_since = time.monotonic() - _GRACE
+        self._disconnect(
+            [
+                address
+                for address, link in self._links.items()
+                if address not in in_use and link.used_at < unused_since
+            ]
+        )
 
     # --- requests -----------------------------------------------------------------------------------
 
@@ -107,32 +148,53 @@ class Client:
         """
         connection = on or await self.connection(address)
         fields = ext if ext is not None else {}
-        if self.settings.credentials is not None:
-            self.settings.credentials.sign(fields, body)
+        if self.namespace:
+            fields = self.namespace.wrap_fields(code, fields)
+        signer = self._sign(fields, body)
         seconds = self.settings.request_timeout if timeout is None else timeout
-        try:
-            frame = await connection.request(code, fields, body, timeout=seconds)
-        except RequestTimeout:
-            # As the Java client does: a socket that swallows requests is replaced (reference 1.9).
-            connection.abort(f"no answer to {code.name} within {seconds:g} s")
-            raise
+        frame = await self._ask(connection, code, fields, body, seconds)
+        if frame.code == Response.GO_AWAY and on is None:
+            # Refused unseen by a server that is about to stop or to shed load: safe to say again elsewhere.
+            connection.retire()
+            frame = await self._ask(await self.connection(address), code, fields, body, seconds)
         if frame.code not in accept:
-            raise self.refusal(frame, address, code)
+            refusal = self.refusal(frame, address, code)
+            if isinstance(refusal, CredentialsRefused) and signer != self._signer(fresh=True):
+                # Somebody has renewed the keys meanwhile.
+                return await self.call(address, code, ext, body, timeout=timeout, accept=accept, on=on)
+            raise refusal
         return frame
+
+    def _signer(self, *, fresh: bool = False) -> Credentials | None:
+        credentials = self.settings.credentials
+        return credentials.current(fresh=fresh) if credentials is not None else None
+
+    def _sign(self, fields: dict[str, str], body: bytes) -> Credentials | None:
+        signer = self._signer()
+        if signer is not None:
+            signer.sign(fields, body)
+        return signer
+
+    @staticmethod
+    async def _ask(
+        connection: Connection, code: Request, fields: dict[str, str], body: bytes, timeout: float
+    ) -> Frame:
+        asked_at = time.monotonic()
+        try:
+            return await connection.request(code, fields, body, timeout=timeout)
+        except RequestTimeout:
+            # As the Java client does, a socket that swallows requests is replaced (reference 1.9); one on which
+            # anything else still arrives belongs to a server that is only slow.
+            if connection.heard_at < asked_at:
+                connection.abort(f"no answer to {code.name} within {timeout:g} s")
+            raise
 
     def refusal(self, frame: Frame, address: str, request: Request) -> SourceError:
         """The error an answer stands for: keys and permissions apart from everything else."""
         remark = " ".join(frame.remark.split())
-        if frame.code in (Response.SYSTEM_ERROR, Response.NO_PERMISSION):
-            unknown_user = remark.startswith("User:") and "not found" in remark
-            if unknown_user or any(mark in remark for mark in _AUTHENTICATION_REMARKS):
-                credentials = self.settings.credentials
-                who = f"access key {credentials.access_key}" if credentials else "an unsigned request"
-                return CredentialsRefused(
-                    f"{address} refused {request.name} by {who}: {remark} (code {frame.code})",
-                    remedy="check app.key and app.secret, and the permissions of the key on topic and group",
-                )
-        return BrokerRefused(frame.code, remark, address, request.name)
+        return credentials_refused(frame, address, request, self._signer()) or BrokerRefused(
+            frame.code, remark, address, request.name
+        )
 
     async def connection(self, address: str) -> Connection:
         """The connection to a server, opened (or re-opened) where needed. Raises ConnectionFailed."""
@@ -140,18 +202,47 @@ class Client:
             raise ConnectionFailed(f"{address}: this client is closed")
         link = self._links.get(address)
         if link is None:
-            link = self._links[address] = _Link(self, address)
-        if link.connection is not None and not link.connection.closed:
+            link = self._links[address] = Link(address, self._dial)
+        link.used_at = time.monotonic()
+        if link.connection is not None and link.connection.usable:
             return link.connection
         return await link.open()
 
     def connected(self, address: str) -> bool:
         link = self._links.get(address)
-        return link is not None and link.connection is not None and not link.connection.closed
+        return link is not None and link.connection is not None and link.connection.usable
 
-    async def opened(self, connection: Connection) -> None:
-        """Called by a link for each new connection."""
-        if connection.address in self.settings.name_servers:
+    def broker_connections(self) -> list[Connection]:
+        """Those in use now."""
+        found = (link.connection for link in self._links.values())
+        return [one for one in found if one and one.usable and one.address not in self.name_servers.known]
+
+    def reconnect(self, address: str, reason: str) -> None:
+        """Cut the connection to a server: what is pending fails with `reason`, the next request opens another."""
+        link = self._links.get(address)
+        if link is not None and link.connection is not None:
+            link.connection.abort(reason)
+
+    def poke(self, connection: Connection, code: Request, body: bytes) -> None:
+        """Ask something whose answer is only wanted as a sign of life."""
+        fields: dict[str, str] = {}
+        self._sign(fields, body)
+        connection.poke(code, fields, body)
+
+    async def _dial(self, address: str) -> Connection:
+        settings = self.settings
+        connection = await Connection.open(
+            address, timeout=settings.connect_timeout, on_request=self.dispatch, tls=settings.tls
+        )
+        try:
+            await self._opened(connection)
+        except BaseException:
+            connection.abort("it was given up while opening")
+            raise
+        return connection
+
+    async def _opened(self, connection: Connection) -> None:
+        if connection.address in self.name_servers.known:
             # Once told it stays: another name server may be reached through another interface.
             self._local_host = self._local_host or connection.local_host
         elif self.on_broker_connected is not None:
@@ -159,6 +250,8 @@ class Client:
 
     def dispatch(self, connection: Connection, frame: Frame) -> None:
         """A request that came from a server."""
+        if self.namespace:
+            frame.ext = self.namespace.unwrap_fields(frame.ext)
         handler = self.handlers.get(frame.code)
         if handler is not None:
             handler(connection, frame)
@@ -182,29 +275,40 @@ class Client:
 
         Raises ConnectionFailed naming them all when none does.
         """
-        servers = self.settings.name_servers
-        failures: list[str] = []
+        servers = await self.name_servers.addresses()
+        try:
+            return await self._ask_in_turn(servers, code, ext, accept)
+        except ConnectionFailed:
+            if not await self.name_servers.renewed(servers):
+                raise
+        return await self._ask_in_turn(self.name_servers.known, code, ext, accept)
+
+    async def _ask_in_turn(
+        self, servers: tuple[str, ...], code: Request, ext: dict[str, str] | None, accept: Container[int]
+    ) -> Frame:
+        failures: list[SourceError] = []
         for attempt in range(len(servers)):
             index = (self._name_server + attempt) % len(servers)
             try:
                 frame = await self.call(servers[index], code, dict(ext or {}), accept=accept)
             except (ConnectionFailed, RequestTimeout) as error:
-                failures.append(str(error))
+                failures.append(error)
             except BrokerRefused as error:
                 if error.code != Response.SYSTEM_BUSY:
                     raise
-                failures.append(str(error))
+                failures.append(error)
             else:
                 self._name_server = index
                 return frame
         raise ConnectionFailed(
-            "no name server answered: " + "; ".join(failures),
-            remedy="check name_servers, that they run, and that this host may reach them (security group, VPC)",
+            "no name server answered: " + "; ".join(map(str, failures)),
+            remedy=next((failure.remedy for failure in failures if failure.remedy), "")
+            or "check name_servers, that they run, and that this host may reach them (security group, VPC)",
         )
 
     async def fetch_route(self, topic: str) -> Route:
         """Ask for the route of a topic and remember it. Raises TopicNotFound when no name server knows it."""
-        servers = len(self.settings.name_servers)
+        servers = len(await self.name_servers.addresses())
         for _ in range(servers):
             frame = await self.ask_name_server(
                 Request.GET_ROUTEINFO_BY_TOPIC,
@@ -213,31 +317,35 @@ class Client:
             )
             if frame.code == Response.SUCCESS:
                 route = decode_route(topic, frame.body)
-                self.routes[topic] = route
-                # Anew from all routes, so that a broker that was taken away is not dialled for ever.
-                self.brokers = {
-                    name: ids for known in self.routes.values() for name, ids in known.brokers.items()
-                }
-                return route
-            # One that restarted knows nothing for a while; another one may.
+                if route.queues or topic not in self.routes:
+                    route = self._brokers.learn(route)
+                    self._disconnect_former()
+                    return route
+            # One that restarted knows nothing for a while, or names no queue; another one may.
             self._name_server = (self._name_server + 1) % servers
         raise TopicNotFound(
             f"the name server knows no topic {topic}",
             remedy="check system_topic (rmq_sys_jst_<app key>) and that message sync is enabled for the app",
         )
 
-    async def queues_of_group(self, topics: Iterable[str], group: str) -> list[MessageQueue]:
-        """The queues of these topics, and of the group's retry topic when there is one. Raises SourceError."""
+    async def queues_of_group(self, topics: Iterable[str], group: str | None) -> list[MessageQueue]:
+        """The queues of these topics, and of the group's retry topic when there is one. Raises SourceError.
+
+        `group` is None in broadcasting, which retries nothing.
+        """
         queues: list[MessageQueue] = []
         for topic in topics:
             queues += (await self.fetch_route(topic)).read_queues()
+        if group is None:
+            return queues
         with contextlib.suppress(TopicNotFound):  # nobody ever sent a message back
             queues += (await self.fetch_route(f"%RETRY%{group}")).read_queues()
         return queues
 
     async def fetch_cluster(self) -> dict[str, dict[int, str]]:
         """Every broker the name server knows: name -> id -> address."""
-        return decode_cluster((await self.ask_name_server(Request.GET_BROKER_CLUSTER_INFO)).body)
+        cluster = decode_cluster((await self.ask_name_server(Request.GET_BROKER_CLUSTER_INFO)).body)
+        return {name: self._brokers.dialled(addresses) for name, addresses in cluster.items()}
 
     # --- brokers ------------------------------------------------------------------------------------
 
@@ -247,14 +355,15 @@ class Client:
 
     def broker_address(self, broker: str, broker_id: int) -> str:
         """Address of one broker id, falling back to the master and then to any (reference 2.7.3)."""
-        addresses = self.brokers.get(broker)
-        if not addresses:
-            raise ConnectionFailed(f"no route names an address of broker {broker}")
-        return addresses.get(broker_id) or addresses.get(MASTER) or next(iter(addresses.values()))
+        return self._brokers.address(broker, broker_id)
 
     def addresses(self) -> list[str]:
         """Masters and slaves of every known route, in stable order."""
-        return sorted({address for members in self.brokers.values() for address in members.values()})
+        return self._brokers.addresses()
+
+    def advertised(self, address: str) -> str:
+        """The address that the name server told for this one; they differ by `broker_address_map`."""
+        return self._brokers.advertised.get(address, address)
 
     async def call_master(
         self, queue: MessageQueue, code: Request, ext: dict[str, str], *, accept: Container[int] = (0,)
@@ -262,57 +371,3 @@ class Client:
         """A request about one queue, to the master of its broker."""
         ext |= {"topic": queue.topic, "queueId": str(queue.queue_id)}
         return await self.call(self.master(queue.broker), code, ext, accept=accept)
-
-
-class _Link:
-    """The way to one server: its connection, and one shared attempt to open it, with backoff."""
-
-    def __init__(self, client: Client, address: str) -> None:
-        self._client = client
-        self._address = address
-        self._opening: asyncio.Task[Connection] | None = None
-        self._failures = 0
-        self._not_before = 0.0
-        self.connection: Connection | None = None
-
-    async def open(self) -> Connection:
-        """All who wait share one attempt, so that a dead server is not dialled once per queue."""
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.create_task(self._attempt(), name=f"connect {self._address}")
-            self._opening.add_done_callback(_retrieve)
-        return await asyncio.shield(self._opening)
-
-    async def _attempt(self) -> Connection:
-        wait = self._not_before - time.monotonic()
-        if wait > 0:
-            await asyncio.sleep(wait)
-        connection: Connection | None = None
-        try:
-            connection = await Connection.open(
-                self._address, timeout=self._client.settings.connect_timeout, on_request=self._client.dispatch
-            )
-            await self._client.opened(connection)
-        except BaseException:
-            self._failures += 1
-            pause = min(_BACKOFF_LAST, _BACKOFF_FIRST * 2.0 ** min(self._failures, 10))
-            self._not_before = time.monotonic() + pause * random.uniform(0.5, 1.0)
-            if connection is not None:
-                connection.abort("it was given up while opening")
-            raise
-        self._failures = 0
-        self.connection = connection
-        return connection
-
-    async def close(self) -> None:
-        if self._opening is not None and not self._opening.done():
-            self._opening.cancel()
-            with contextlib.suppress(asyncio.CancelledError, SourceError):
-                await self._opening
-        if self.connection is not None:
-            await self.connection.close()
-
-
-def _retrieve(task: asyncio.Task[Connection]) -> None:
-    """Everyone who waited may be gone: look at the outcome, so that asyncio does not complain."""
-    if not task.cancelled():
-        task.exception()

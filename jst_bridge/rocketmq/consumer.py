@@ -1,4 +1,4 @@
-"""A clustering consumer that hands out batches and takes back settlements.
+"""A push consumer that hands out batches and takes back settlements.
 
 async with Consumer(ConsumerSettings(client, group="GID_x", subscriptions={"topic": "*"})) as consumer:
     while batches := await consumer.receive():
@@ -15,7 +15,6 @@ import random
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -23,69 +22,35 @@ from ..errors import (
     ConfigurationError,
     ConnectionFailed,
     CredentialsRefused,
-    DecodeError,
     SourceError,
 )
 from .assignment import Assignment, PulledBatch
-from .client import Client, ClientSettings
-from .codes import Request
-from .connection import Connection
-from .frame import Frame
+from .background import Background
+from .client import Client
+from .health import BrokerHealth, Health, QueueHealth, QueueProgress, judge
+from .keepalive import Keepalive
 from .membership import Membership
-from .message import MessageQueue
+from .message import MessageExt, MessageQueue
 from .puller import Puller
+from .requests import answer_requests
+from .route_watch import RouteWatch
+from .running_info import Traffic, running_info
+from .send_back import MAX_RECONSUME_TIMES, SentBack, send_back
+from .settings import ConsumerSettings
 from .share import AdjustStart, Share
 from .subscription import Subscription
+from .watchdog import Watchdog
 
-__all__ = ["Consumer", "ConsumerSettings", "QueueProgress"]
+__all__ = ["Consumer", "ConsumerSettings"]
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_PERIOD: Final = 30.0
 ROUTE_PERIOD: Final = 30.0
+ROUTE_PAUSE: Final = 2.0
 REBALANCE_PERIOD: Final = 20.0
 """Seconds, as every other client (reference 4.1); a notification rebalances at once."""
 REBALANCE_RETRY: Final = 1.0
-MAX_GROUP: Final = 120
-"""Characters: longer names lose their retries on 4.9 brokers (reference 2.10)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerSettings:
-    """What to read, as whom, and how much of it to hold. Times in seconds."""
-
-    client: ClientSettings
-    group: str
-    subscriptions: Mapping[str, str]
-    """Topic -> tag expression (`*`, or `A || B`)."""
-    start_from: Literal["first", "last"] | int = "first"
-    """Where a group without any committed offset on a topic begins; an int is a store time in epoch ms."""
-    pull_batch: int = 32
-    """Messages asked for in one pull; most brokers give at most 32."""
-    queue_limit: int = 4096
-    """Messages of one queue cached, from pull to settlement."""
-    memory_limit: int = 12 * 1024 * 1024
-    """Bytes of all queues cached, from pull to settlement, with what a message takes beside its body."""
-    commit_period: float = 5.0
-
-    def __post_init__(self) -> None:
-        if not self.subscriptions:
-            raise ConfigurationError("a consumer needs at least one topic to subscribe")
-        if not 0 < len(self.group.encode()) <= MAX_GROUP:
-            raise ConfigurationError(
-                f"a consumer group's name has 1 to {MAX_GROUP} characters: {self.group!r}"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class QueueProgress:
-    """How far one assigned queue is."""
-
-    queue: MessageQueue
-    settled: int
-    pulled: int
-    end: int
-    """The broker's maximum offset when the last pull was answered."""
 
 
 class Consumer:
@@ -100,31 +65,42 @@ class Consumer:
             topic: Subscription(topic, expression, now)
             for topic, expression in settings.subscriptions.items()
         }
-        # Messages that a former consumer of the group sent back wait there (reference 2.2).
-        self._subscriptions[self._retry_topic] = Subscription(self._retry_topic, version=now)
+        if settings.mode == "clustering":
+            # Messages that a former consumer of the group sent back wait there (reference 2.2).
+            self._subscriptions[self._retry_topic] = Subscription(self._retry_topic, version=now)
         start = settings.start_from
         self._membership = Membership(
             self.client,
             settings.group,
             self._subscriptions.values(),
             start if isinstance(start, str) else "time",
+            settings.mode,
         )
-        self._share = Share(self.client, self._membership, self._subscriptions, start, self._read)
+        self._routes = RouteWatch(self.client, self._subscriptions)
+        self._background = Background(self._failed)
+        self._share = Share(
+            self.client, self._membership, self._subscriptions, start, settings.mode,
+            self._background, self._read, self.put,
+        )  # fmt: skip
         self._ready: deque[PulledBatch] = deque()
         self._weight = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._rebalance_now = asyncio.Event()
         self._heartbeat_now = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._routes_now = asyncio.Event()
+        self._traffic = Traffic()
+        self._started_at = time.time(), time.monotonic()
         self._failure: BaseException | None = None
         self._state: Literal["new", "running", "quiet", "stopped"] = "new"
-        self.client.handlers[Request.NOTIFY_CONSUMER_IDS_CHANGED] = self._members_changed
+        answer_requests(self.client, self)
 
     def adjust_start(self, adjust: AdjustStart) -> None:
         """Have `adjust` awaited for each newly assigned queue: where to start instead.
 
         It is given the queue, the offset to start at, and the committed offset (None: the group has none).
+        In broadcasting the committed offset is always None, and `adjust` is how positions come back: without it
+        every start is a first one. A queue that appears while the consumer runs is given its minimum to start at.
         """
         self._share.adjust_start = adjust
 
@@ -142,13 +118,16 @@ class Consumer:
             for topic in self.settings.subscriptions:
                 await self.client.fetch_route(topic)
             await self._join()
-            await self._look_for_retry_topic()
+            if self.settings.mode == "clustering":
+                await self._routes.look_for(self._retry_topic)
             complete = await self._share.rebalance()
         except BaseException:
             await self.stop()
             raise
         self._spawn("rebalance", self._rebalance_loop(complete))
         self._spawn("heartbeat", self._heartbeat_loop())
+        self._spawn("keepalive", Keepalive(self.client, self._membership).run())
+        self._spawn("watchdog", Watchdog(self.client, self._share, self.settings.stall_after).run())
         self._spawn("routes", self._route_loop())
         self._spawn("commit", self._commit_loop())
 
@@ -171,13 +150,9 @@ class Consumer:
         """Stop pulling and rebalancing; what was handed out may still be settled. `receive` returns nothing more."""
         if self._state in ("new", "running"):
             self._state = "quiet"
-        for task in self._background():
-            task.cancel()
+        self._background.cancel()
         self._ready.clear()
         self._arrived.set()
-
-    def _background(self) -> list[asyncio.Task[None]]:
-        return [*self._tasks, *self._share.readers]
 
     async def stop(self) -> None:
         """Quiesce, commit what is settled, leave the group, close. Idempotent; never raises for a server."""
@@ -185,7 +160,7 @@ class Consumer:
             return
         self.quiesce()
         self._state = "stopped"
-        await asyncio.gather(*self._background(), return_exceptions=True)
+        await self._background.join()
         await self.commit()
         await self._membership.leave()
         await self.client.close()
@@ -212,13 +187,15 @@ class Consumer:
         batches: list[PulledBatch] = []
         messages = size = 0
         while not batches:
+            if self._failure is not None:
+                raise self._failure
             while not self._ready:
-                if self._failure is not None:
-                    raise self._failure
                 if self._state != "running":
                     return []
                 self._arrived.clear()
                 await self._arrived.wait()
+                if self._failure is not None:
+                    raise self._failure
             while self._ready:
                 batch = self._ready[0]
                 if batches and (
@@ -247,13 +224,34 @@ class Consumer:
                 continue
             assignment = batch.assignment
             assignment.settle(batch)
+            assignment.last_settled = time.monotonic()
+            self._traffic.settled(batch.queue.topic, len(batch.messages))
             self._release(batch.weight)
             if assignment.dropped and self._share.given_away(assignment):
-                self._spawn(f"leave {assignment.queue}", self._leave(assignment))
+                self._spawn(f"leave {assignment.queue}", self._leave(assignment), endless=False)
 
     async def commit(self) -> None:
         """Commit what is settled and not yet acknowledged, and wait for the brokers' word. Failures are logged."""
         await self._share.commit()
+
+    async def send_back(
+        self,
+        message: MessageExt,
+        queue: MessageQueue,
+        *,
+        delay_level: int = 0,
+        max_reconsume_times: int = MAX_RECONSUME_TIMES,
+    ) -> SentBack:
+        """Have a message of a batch of `queue` again later, or make it a dead letter; then settle the batch.
+
+        See `send_back.send_back`. In broadcasting there are no retries: ConfigurationError.
+        """
+        if self.settings.mode == "broadcasting":
+            raise ConfigurationError("in broadcasting a message cannot be sent back: nobody else gets it")
+        return await send_back(
+            self.client, self.group, message, queue,
+            delay_level=delay_level, max_reconsume_times=max_reconsume_times,
+        )  # fmt: skip
 
     def progress(self) -> list[QueueProgress]:
         """The assigned queues, sorted."""
@@ -262,9 +260,53 @@ class Consumer:
             for queue, entry in sorted(self._share.assignments.items())
         ]
 
+    def health(self) -> Health:
+        """How the consumer is; see `Health`. Cheap: nothing is asked of a server."""
+        now = time.monotonic()
+        queues = [QueueHealth.of(entry, now) for _, entry in sorted(self._share.assignments.items())]
+        heard = self._membership.heard
+        brokers = [
+            BrokerHealth(
+                address, self.client.connected(address), now - heard[address] if address in heard else None
+            )
+            for address in self.client.addresses()
+        ]
+        reasons = judge(self._state, self._failure, queues, brokers, self._started_at[1])
+        return Health(tuple(reasons), tuple(queues), tuple(brokers), tuple(self._background.names))
+
+    # --- what brokers ask: see requests -------------------------------------------------------------
+
+    @property
+    def group(self) -> str:
+        return self.settings.group
+
+    def members_changed(self) -> None:
+        self._rebalance_now.set()
+
+    def reset_offsets(self, offsets: Mapping[MessageQueue, int]) -> None:
+        if self._state != "running":
+            return
+        if [queue for queue, offset in offsets.items() if self._share.reset(queue, offset)]:
+            self._spawn("commit of a reset", self.commit(), endless=False)
+
+    def positions(self, topic: str) -> Mapping[MessageQueue, int]:
+        return self._share.positions(topic)
+
+    def running_info(self, *, stacks: bool) -> bytes:
+        return running_info(
+            name_servers=self.settings.client.name_servers,
+            namespace=self.client.namespace,
+            started_at=self._started_at[0],
+            subscriptions=self._subscriptions,
+            assignments=self._share.assignments.values(),
+            traffic=self._traffic,
+            stacks=self._background.stacks() if stacks else None,
+        )
+
     # --- intake: what the pull loops call -----------------------------------------------------------
 
     def put(self, batch: PulledBatch) -> None:
+        self._traffic.pulled(batch.queue.topic, len(batch.messages))
         self._weight += batch.weight
         self._ready.append(batch)
         self._arrived.set()
@@ -281,11 +323,10 @@ class Consumer:
     def unregistered(self) -> None:
         self._heartbeat_now.set()
 
-    # --- the share of the queues ----------------------------------------------------------------------------------
+    def unreachable(self) -> None:
+        self._routes_now.set()
 
-    def _members_changed(self, connection: Connection, frame: Frame) -> None:
-        if frame.ext.get("consumerGroup", self.settings.group) == self.settings.group:
-            self._rebalance_now.set()
+    # --- the share of the queues ----------------------------------------------------------------------------------
 
     async def _rebalance_loop(self, complete: bool) -> None:
         pause = REBALANCE_PERIOD if complete else REBALANCE_RETRY
@@ -298,10 +339,11 @@ class Consumer:
 
     def _read(self, subscription: Subscription, assignment: Assignment) -> asyncio.Task[None]:
         settings = self.settings
-        puller = Puller(self.client, settings.group, subscription, assignment, self, settings.pull_batch)
-        task = asyncio.create_task(puller.run(), name=f"pull {assignment.queue}")
-        task.add_done_callback(self._ended)
-        return task
+        puller = Puller(
+            self.client, settings.group, subscription, assignment, self, settings.pull_batch,
+            commits=settings.mode == "clustering",
+        )  # fmt: skip
+        return self._background.spawn(f"pull {assignment.queue}", puller.run())
 
     async def _leave(self, assignment: Assignment) -> None:
         await self._share.leave(assignment)
@@ -315,6 +357,7 @@ class Consumer:
                 async with asyncio.timeout(HEARTBEAT_PERIOD):
                     await self._heartbeat_now.wait()
             self._heartbeat_now.clear()
+            self._traffic.sample()
             for address, error in (await self._membership.heartbeat()).items():
                 if isinstance(error, CredentialsRefused):
                     raise error
@@ -322,28 +365,14 @@ class Consumer:
 
     async def _route_loop(self) -> None:
         while True:
-            await asyncio.sleep(ROUTE_PERIOD * random.uniform(0.9, 1.1))
-            changed = [await self._refresh_route(topic) for topic in self._subscriptions]
-            if any(changed):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ROUTE_PERIOD * random.uniform(0.9, 1.1)):
+                    await self._routes_now.wait()
+            await asyncio.sleep(min(ROUTE_PAUSE, ROUTE_PERIOD))  # however many brokers cannot be reached
+            self._routes_now.clear()
+            if await self._routes.refresh():
                 await self._membership.heartbeat()
                 self._rebalance_now.set()
-
-    async def _refresh_route(self, topic: str) -> bool:
-        """Whether it changed. A name server that knows nothing now changes nothing: it may have restarted."""
-        before = self.client.routes.get(topic)
-        try:
-            return await self.client.fetch_route(topic) != before
-        except (SourceError, DecodeError) as error:
-            level = logging.DEBUG if topic == self._retry_topic else logging.WARNING
-            log.log(level, "route of %s kept as it was: %s", topic, error)
-            return False
-
-    async def _look_for_retry_topic(self) -> None:
-        """The first heartbeat of a group makes its retry topic; the name server knows it a few ms later."""
-        for pause in (0.0, 0.01, 0.05):
-            await asyncio.sleep(pause)
-            if await self._refresh_route(self._retry_topic):
-                return
 
     async def _commit_loop(self) -> None:
         while True:
@@ -352,19 +381,13 @@ class Consumer:
 
     # --- tasks --------------------------------------------------------------------------------------
 
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name=f"consumer {name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(self._ended)
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None], *, endless: bool = True) -> None:
+        self._background.spawn(f"consumer {name}", work, endless=endless)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """A background task that dies ends the consumer, loudly: the next `receive` raises its error."""
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is not None and self._failure is None:
+    def _failed(self, name: str, error: BaseException) -> None:
+        """A background task that ended ends the consumer, loudly: the next `receive` raises its error."""
+        if self._failure is None:
             self._failure = error
             if not isinstance(error, SourceError):
-                log.error("%s died: %r", task.get_name(), error, exc_info=error)
+                log.error("%s died: %r", name, error, exc_info=error)
         self._arrived.set()

@@ -17,10 +17,12 @@ import msgspec
 from ..errors import DecodeError
 from .codes import CLIENT_VERSION, FrameFlag
 
-__all__ = ["MAX_FRAME", "Frame", "FrameReader", "decode_frame", "encode_frame"]
+__all__ = ["MAX_FRAME", "MAX_HEADER", "Frame", "FrameReader", "decode_frame", "encode_frame"]
 
 MAX_FRAME: Final = 16 * 1024 * 1024
 """Ceiling of a whole frame in bytes, its length field included: the servers' own limit (1.1)."""
+MAX_HEADER: Final = 1024 * 1024
+"""Ceiling of a header in bytes: real ones stay below 64 KiB, and each byte of small fields takes ten when read."""
 
 LANGUAGES: Final = (
     "JAVA", "CPP", "DOTNET", "PYTHON", "DELPHI", "ERLANG", "RUBY",
@@ -130,6 +132,8 @@ def decode_frame(data: bytes) -> Frame:
         raise DecodeError(f"frame length says {length + 4} bytes, got {len(data)}")
     if not 0 < header_length <= length - 4:
         raise DecodeError(f"header length {header_length} does not fit a frame of {length} bytes")
+    if header_length > MAX_HEADER:
+        raise DecodeError(f"a header of {header_length} bytes exceeds the limit of {MAX_HEADER}")
     header = data[8 : 8 + header_length]
     body = data[8 + header_length :]
     form = word >> 24

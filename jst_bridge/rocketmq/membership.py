@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -31,15 +32,26 @@ class Membership:
     """One client's place in one consumer group, on every broker it knows."""
 
     def __init__(
-        self, client: Client, group: str, subscriptions: Iterable[Subscription], consume_from: str
+        self,
+        client: Client,
+        group: str,
+        subscriptions: Iterable[Subscription],
+        consume_from: str,
+        mode: str = "clustering",
     ) -> None:
         self._client = client
         self.group = group
         self._subscriptions = list(subscriptions)
         self._consume_from = CONSUME_FROM[consume_from]
+        self._model = mode.upper()
+        self.heard: dict[str, float] = {}
+        """Address -> when that broker last took a heartbeat, in monotonic seconds."""
+        self._mute: set[str] = set()
+        """Brokers that did not list members when they were asked last: told once."""
         client.on_broker_connected = self.announce
 
     def _heartbeat(self) -> bytes:
+        namespace = self._client.namespace
         return msgspec.json.encode(
             {
                 "clientID": self._client.client_id,
@@ -47,9 +59,11 @@ class Membership:
                     {
                         "consumeFromWhere": self._consume_from,
                         "consumeType": "CONSUME_PASSIVELY",
-                        "groupName": self.group,
-                        "messageModel": "CLUSTERING",
-                        "subscriptionDataSet": [entry.as_heartbeat() for entry in self._subscriptions],
+                        "groupName": namespace.wrap_group(self.group),
+                        "messageModel": self._model,
+                        "subscriptionDataSet": [
+                            entry.as_heartbeat(namespace) for entry in self._subscriptions
+                        ],
                         "unitMode": False,
                     }
                 ],
@@ -60,6 +74,11 @@ class Membership:
     async def announce(self, connection: Connection) -> None:
         """The heartbeat on a new connection, before anything else goes over it: else pulls answer 24."""
         await self._client.call(connection.address, Request.HEART_BEAT, {}, self._heartbeat(), on=connection)
+        self.heard[connection.address] = time.monotonic()
+
+    def poke(self, connection: Connection) -> None:
+        """A heartbeat nobody waits for: does the broker at the other end still live?"""
+        self._client.poke(connection, Request.HEART_BEAT, self._heartbeat())
 
     async def heartbeat(self) -> dict[str, SourceError]:
         """Tell every known broker that this member lives. Returns the failures by address, empty when all is well."""
@@ -73,6 +92,7 @@ class Membership:
                     await self._client.call(address, Request.HEART_BEAT, {}, body)
             except SourceError as error:
                 return address, error
+            self.heard[address] = time.monotonic()
             return address, None
 
         outcomes = await asyncio.gather(*(beat(address) for address in self._client.addresses()))
@@ -91,6 +111,7 @@ class Membership:
                     {"consumerGroup": self.group},
                     accept=(Response.SUCCESS, Response.SYSTEM_ERROR),
                 )
+                self._mute.discard(broker)
                 if frame.code == Response.SUCCESS:
                     return {str(member) for member in decode_json(frame.body)["consumerIdList"]}
                 refusal = self._client.refusal(
@@ -102,7 +123,9 @@ class Membership:
             except CredentialsRefused:
                 raise
             except (SourceError, DecodeError) as error:
-                log.warning("broker %s did not list the members of %s: %s", broker, self.group, error)
+                level = logging.DEBUG if broker in self._mute else logging.WARNING
+                log.log(level, "broker %s did not list the members of %s: %s", broker, self.group, error)
+                self._mute.add(broker)
             except (KeyError, TypeError):
                 log.warning("broker %s answered a member list without consumerIdList", broker)
         return None

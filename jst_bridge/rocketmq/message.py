@@ -18,6 +18,8 @@ __all__ = ["MAX_BATCH", "MessageExt", "MessageQueue", "decode_messages", "encode
 
 MAX_BATCH: Final = 8 * 1024 * 1024
 """Decompressed bytes after which `decode_messages` stops early, so that a pull cannot claim unbounded memory."""
+MAX_ELEMENTS: Final = 32_768
+"""Ceiling of the elements of one inner batch: 128 bytes of each in a body of 4 MiB."""
 
 _MAGIC_V1, _MAGIC_V2 = 0xDAA320A7, 0xDAA320AB
 # Plain ints: a bit test with an IntFlag costs a microsecond, and these run once per message.
@@ -128,7 +130,8 @@ def decode_messages(data: bytes, *, size_limit: int = MAX_BATCH) -> tuple[list[M
             messages += _unwrap(message) or [_broken_batch(message, data[at : at + size])]
         else:
             messages.append(message)
-        total += len(message.body)
+        # A body that would not unpack may have taken as much work and memory as the largest that does.
+        total += MAX_BODY if message.fault and message.sys_flag & _COMPRESSED else len(message.body)
         at += size
     return messages, True
 
@@ -220,7 +223,7 @@ def _topic_and_properties(data: bytes, at: int, end: int, magic: int) -> tuple[s
 def _unwrap(outer: MessageExt) -> list[MessageExt]:
     """The elements of an inner batch (reference 3.2): they share the outer record's place and times.
 
-    Empty when the body is not such a list.
+    Empty when the body is not such a list, or one of too many elements.
     """
     data, at = outer.body, 0
     messages: list[MessageExt] = []
@@ -245,12 +248,14 @@ def _unwrap(outer: MessageExt) -> list[MessageExt]:
             )
         )
         at = end
+        if len(messages) > MAX_ELEMENTS:
+            return []
     return messages
 
 
 def _broken_batch(outer: MessageExt, record: bytes) -> MessageExt:
     return msgspec.structs.replace(
-        outer, body=record, fault="inner batch is not the list of messages it claims to be"
+        outer, body=record, fault="inner batch is not the list of messages it claims to be, or too long a one"
     )
 
 

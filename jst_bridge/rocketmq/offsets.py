@@ -53,8 +53,11 @@ async def offset_at(client: Client, queue: MessageQueue, timestamp: int) -> int:
 
 
 def number(frame: Frame, name: str) -> int:
-    """A decimal field of an answer. Raises DecodeError."""
+    """A decimal field of an answer, within 64 bits. Raises DecodeError."""
     try:
-        return int(frame.ext[name])
+        value = int(frame.ext[name])
     except (KeyError, ValueError):
         raise DecodeError(f"answer lacks the number {name!r}") from None
+    if not -(2**63) <= value < 2**63:
+        raise DecodeError(f"the number {name!r} of the answer goes beyond 64 bits")
+    return value

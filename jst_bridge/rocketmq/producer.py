@@ -88,7 +88,13 @@ class Producer:
             raise ConfigurationError("a message needs a body")
         unique_key = self._unique_key()
         properties = encode_properties(
-            [("KEYS", keys), ("UNIQ_KEY", unique_key), ("WAIT", "true"), ("TAGS", tag)]
+            [
+                ("KEYS", keys),
+                ("UNIQ_KEY", unique_key),
+                ("WAIT", "true"),
+                ("TAGS", tag),
+                ("INSTANCE_ID", self.client.namespace.name),
+            ]
         ).decode()
         queues = (await self._route(topic)).write_queues()
         if queue_id is not None:

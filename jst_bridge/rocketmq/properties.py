@@ -28,16 +28,18 @@ def decode_properties(data: bytes) -> dict[str, str]:
 def find_property(data: bytes, marker: bytes) -> str:
     """The value of one property, '' when absent; `marker` is its name with the 0x01 behind it.
 
-    For the hot path: the last entry of that name is found without splitting the others.
+    For the hot path: the last entry of that name that has a value is found without splitting the others.
     """
     at = data.rfind(marker)
-    while at > 0 and data[at - 1] != 2:  # the tail of a longer name, or part of a value
+    while at >= 0:
+        if at == 0 or data[at - 1] == 2:  # else the tail of a longer name, or part of a value
+            start = at + len(marker)
+            stop = data.find(b"\x02", start)
+            value = data[start:stop] if stop >= 0 else data[start:]
+            if value:
+                return value.decode("utf-8", "replace")
         at = data.rfind(marker, 0, at)
-    if at < 0:
-        return ""
-    start = at + len(marker)
-    stop = data.find(b"\x02", start)
-    return (data[start:stop] if stop >= 0 else data[start:]).decode("utf-8", "replace")
+    return ""
 
 
 def encode_properties(properties: Mapping[str, str] | Iterable[tuple[str, str]]) -> bytes:

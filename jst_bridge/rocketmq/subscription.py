@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from .namespace import Namespace
+
 __all__ = ["ALL", "Subscription", "java_hash", "parse_tags"]
 
 ALL: Final = "*"
+_BARE: Final = Namespace()
 
 
 def java_hash(text: str) -> int:
@@ -50,7 +53,7 @@ class Subscription:
         """The client's own check: the broker compares hashes only, so others slip through."""
         return not self.tags or tag in self.tags
 
-    def as_heartbeat(self) -> dict[str, object]:
+    def as_heartbeat(self, namespace: Namespace = _BARE) -> dict[str, object]:
         """SubscriptionData of a heartbeat (reference 2.2)."""
         tags = sorted(self.tags)
         return {
@@ -60,5 +63,5 @@ class Subscription:
             "subString": self.expression,
             "subVersion": self.version,
             "tagsSet": tags,
-            "topic": self.topic,
+            "topic": namespace.wrap_topic(self.topic),
         }

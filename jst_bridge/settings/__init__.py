@@ -14,7 +14,19 @@ Relative paths, that of an SQLite store included, start at the directory of the 
 from __future__ import annotations
 
 from jst_bridge.settings.loading import load
-from jst_bridge.settings.model import App, RocketmqSource, Run, Settings, Store
+from jst_bridge.settings.model import App, RocketmqSource, Run, Settings, Signing, Store, Tls
 from jst_bridge.settings.values import BEIJING, instant, span
 
-__all__ = ["BEIJING", "App", "RocketmqSource", "Run", "Settings", "Store", "instant", "load", "span"]
+__all__ = [
+    "BEIJING",
+    "App",
+    "RocketmqSource",
+    "Run",
+    "Settings",
+    "Signing",
+    "Store",
+    "Tls",
+    "instant",
+    "load",
+    "span",
+]

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from jst_bridge.errors import ConfigurationError
-from jst_bridge.settings.model import App, RocketmqSource, Run, Settings, Store, Table
+from jst_bridge.settings.model import App, RocketmqSource, Run, Settings, Store, Table, Tls
 
 _DEFAULT_FILE = "jst-bridge.toml"
 _FILE_VARIABLE = "JST_BRIDGE_CONFIG"
@@ -47,11 +47,12 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     base = file.absolute().parent if file is not None else Path.cwd()
     values = _merge(table, overlay)
     origin = _Origin(str(file) if file is not None else "environment", overlay)
-    for section, secret in (("app", "secret"), ("store", "password")):
+    for place, key in _secrets(values):
         problems += [
-            f"{origin.of(loc)}: {text}" for loc, text in _read_secret(values, overlay, base, section, secret)
+            f"{origin.of(loc)}: {text}" for loc, text in _read_secret(values, overlay, base, place, key)
         ]
     _anchor_store(values, base)
+    _anchor_tls(values, base)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -130,17 +131,47 @@ def _merge(below: Any, above: Any) -> Any:
     return above
 
 
+Loc = tuple[int | str, ...]
+
+
+def _secrets(values: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
+    """Tables, and the keys in them that a file may say."""
+    yield ("app",), "secret"
+    yield ("store",), "password"
+    sources = values.get("source")
+    for index in range(len(sources) if isinstance(sources, list) else 0):
+        for key in ("access_key", "secret_key", "security_token"):
+            yield ("source", index), key
+        yield ("source", index, "tls"), "key_password"
+
+
+def _at(values: Any, loc: Loc) -> Any:
+    """What is at this place, None when nothing is; the environment numbers sources with text."""
+    for part in loc:
+        if isinstance(values, dict):
+            values = values.get(str(part))
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            return None
+    return values
+
+
+def _dotted(loc: Loc) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+
+
 def _read_secret(
-    values: dict[str, Any], overlay: dict[str, Any], base: Path, section: str, key: str
-) -> list[tuple[tuple[str, ...], str]]:
-    """Put the content of <section>.<key>_file into <section>.<key>; a variable wins over the file."""
-    table, file = values.get(section), f"{key}_file"
-    loc = (section, file)
+    values: dict[str, Any], overlay: dict[str, Any], base: Path, place: Loc, key: str
+) -> list[tuple[Loc, str]]:
+    """Put the content of <place>.<key>_file into <place>.<key>; a variable wins over the file."""
+    table, file = _at(values, place), f"{key}_file"
+    loc = (*place, file)
     if not isinstance(table, dict) or not isinstance(table.get(file), str):
         return []
-    from_environment = [name for name in (key, file) if name in overlay.get(section, {})]
+    from_environment = [name for name in (key, file) if name in (_at(overlay, place) or {})]
     if key in table and len(from_environment) != 1:
-        return [(loc, f"is given together with {section}.{key}; keep one of the two")]
+        return [(loc, f"is given together with {_dotted((*place, key))}; keep one of the two")]
     if from_environment == [key]:
         del table[file]
         return []
@@ -167,6 +198,15 @@ def _anchor_store(values: dict[str, Any], base: Path) -> None:
             store["url"] = f"sqlite:///{base / match[1]}"
 
 
+def _anchor_tls(values: dict[str, Any], base: Path) -> None:
+    sources = values.get("source")
+    for index in range(len(sources) if isinstance(sources, list) else 0):
+        table = _at(values, ("source", index, "tls"))
+        for key in ("ca_file", "cert_file", "key_file"):
+            if isinstance(table, dict) and isinstance(table.get(key), str):
+                table[key] = base / table[key]
+
+
 class _Origin:
     """Says where a key came from: the file, or the variable that set it."""
 
@@ -175,22 +215,26 @@ class _Origin:
         self._overlay = overlay
 
     def of(self, loc: tuple[int | str, ...]) -> str:
-        below: Any = self._overlay
-        for part in loc:
-            below = below.get(str(part)) if isinstance(below, dict) else None
-        if below is not None and loc:
+        if loc and _at(self._overlay, loc) is not None:
             return f"environment: {_PREFIX}{'__'.join(map(str, loc)).upper()}"
-        dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-        return f"{self._file}: {dotted}"
+        return f"{self._file}: {_dotted(loc)}"
 
 
 _TABLES: dict[int | str, type[Table]] = {"app": App, "store": Store, "run": Run, "source": RocketmqSource}
+_PRIVATE = {"secret", "password", "secret_key", "security_token", "key_password"}
+
+
+def _table(loc: Loc) -> type[Table]:
+    """Whose key the last part of a place is."""
+    if len(loc) > 3 and loc[2] == "tls":
+        return Tls
+    return _TABLES.get(loc[0], Settings) if len(loc) > 1 else Settings
 
 
 def _sentence(detail: ErrorDetails) -> str:
     loc = detail["loc"]
     key = str(loc[-1]) if loc else ""
-    table = _TABLES[loc[0]] if len(loc) > 1 and loc[0] in _TABLES else Settings
+    table = _table(loc)
     if detail["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, table.model_fields, n=1)
         return (
@@ -209,10 +253,7 @@ def _sentence(detail: ErrorDetails) -> str:
         text = "must not be empty"
     value = detail["input"]
     private = (
-        "secret" in loc
-        or "password" in loc
-        or ("url" in loc and "@" in str(value))
-        or detail["type"] == "model_type"
+        not _PRIVATE.isdisjoint(loc) or ("url" in loc and "@" in str(value)) or detail["type"] == "model_type"
     )
     if private or not isinstance(value, str | int | float):
         return text

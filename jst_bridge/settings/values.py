@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
 
 from pydantic import AfterValidator
 
@@ -98,10 +99,66 @@ def name_servers(value: object) -> object:
     )
 
 
+def name_server(text: str) -> str:
+    """An address, or the URL of an address server; `http://host:port` means an address in Java's settings."""
+    if "//" not in text:
+        return address(text)
+    if not re.fullmatch(
+        r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?/[!-~]+", text
+    ) or re.search("[@#]", text):
+        raise ValueError(
+            "must be host:port, without http://, or the whole URL of an address server, such as "
+            "http://mq.example.com/rocketmq/nsaddr"
+        )
+    return text
+
+
+def one_url(servers: tuple[str, ...]) -> tuple[str, ...]:
+    if len(servers) > 1 and any("//" in server for server in servers):
+        raise ValueError("must hold the URL of one address server alone, or addresses (host:port) only")
+    return servers
+
+
+def address_map(table: dict[str, str]) -> dict[str, str]:
+    for advertised, reachable in table.items():
+        for text in (advertised, reachable):
+            try:
+                # A host alone stands for each of its ports.
+                address(text if re.search(r":[0-9]+$", text) and not text.endswith("]") else f"{text}:1")
+            except ValueError:
+                raise ValueError(
+                    f'has an entry "{advertised}" = "{reachable}"; write each side as host:port or host, such as '
+                    '"10.0.0.5:10911" = "broker.example.com:10911"'
+                ) from None
+    return table
+
+
+def namespace(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", name):
+        raise ValueError(
+            "must be the instance's id, such as MQ_INST_1234567890_Bcdefghi: letters, digits, _ and -"
+        )
+    return name
+
+
+def host_name(name: str) -> str:
+    if name and not _HOST.fullmatch(name):
+        raise ValueError("must be a host name or an address without a port, such as mq.example.com")
+    return name
+
+
+def readable(path: Path) -> Path:
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read: {error.strerror}; make the file, or let this user read it"
+        ) from None
+
+
 def address(text: str) -> str:
     host, _, port = text.rpartition(":")
-    if "//" in text:
-        raise ValueError("must be host:port, without http://")
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ValueError("must be host:port with a port from 1 to 65535, such as 127.0.0.1:9876")
     if host.startswith("[") and host.endswith("]"):
@@ -154,4 +211,10 @@ def start_from(value: object) -> object:
 def source_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
         raise ValueError("must be 1 to 64 letters, digits, _ . or -")
+    return name
+
+
+def instance(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,48}", name):
+        raise ValueError('must be 1 to 48 letters, digits, _ . or -, such as "ecs-1"')
     return name

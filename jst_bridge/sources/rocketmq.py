@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -14,6 +15,7 @@ from ..errors import ConfigurationError, DecodeError, SourceError
 from ..ports import Batch, Gap, QueueKey
 from ..rocketmq import Consumer, ConsumerSettings, MessageExt, MessageQueue, PulledBatch, QueueProgress
 from ..rocketmq.offsets import offset_at
+from ..settings import BEIJING
 
 __all__ = ["LandingLimits", "RocketmqSource"]
 
@@ -23,7 +25,8 @@ MINUTE: Final = 60_000
 RETENTION_AT_MOST: Final = 32 * 24 * 60 * MINUTE
 """Milliseconds that a broker keeps messages, and more."""
 
-PositionOf = Callable[[QueueKey], Awaitable[int | None]]
+Stored = Callable[[], Awaitable[Mapping[QueueKey, int]]]
+"""Gives the positions that the store has of one source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +46,23 @@ class RocketmqSource:
         name: str,
         settings: ConsumerSettings,
         limits: LandingLimits,
-        position_of: PositionOf,
+        stored: Stored,
         *,
         shared: bool,
+        instance: str = "",
     ) -> None:
+        """`instance`: whose positions these are in broadcasting, '' in clustering."""
         self.name = name
         self.settings = settings
+        self.instance = instance
         self._limits = limits
-        self._position_of = position_of
+        self._stored = stored
         self._shared = shared
         """The store is the one store of all members: its position may correct the broker's offset."""
         self._consumer: Consumer | None = None
-        self._lacking_since: dict[str, int] = {}
-        """Topic -> from what time (epoch ms) this store may lack messages that the group has committed."""
-        self._advised: dict[str, int] = {}
+        self._lacking: dict[MessageQueue, int] = {}
+        """From what time (epoch ms) this store may lack messages that the group has committed."""
+        self._advised: frozenset[MessageQueue] = frozenset()
         """Those of the former that were told with their remedy."""
 
     async def start(self) -> None:
@@ -72,7 +78,7 @@ class RocketmqSource:
         return [self._batch(batch) for batch in pulled]
 
     def settle(self, batches: Sequence[Batch]) -> None:
-        self._running.settle(batch.receipt for batch in batches)
+        self._running.settle(batch.receipt for batch in batches if batch.receipt is not None)
 
     async def commit(self) -> None:
         if self._consumer is not None:
@@ -90,6 +96,10 @@ class RocketmqSource:
         """The queues this process reads now; empty while it is not in the group."""
         return self._consumer.progress() if self._consumer is not None else []
 
+    async def position(self, queue: MessageQueue) -> int | None:
+        """The offset below which the store has everything of this queue; None when it never had any."""
+        return (await self._stored()).get(self._key(queue))
+
     @property
     def _running(self) -> Consumer:
         if self._consumer is None:
@@ -97,7 +107,9 @@ class RocketmqSource:
         return self._consumer
 
     def _key(self, queue: MessageQueue) -> QueueKey:
-        return QueueKey(self.name, self.settings.group, "", queue.broker, queue.topic, queue.queue_id)
+        return QueueKey(
+            self.name, self.settings.group, self.instance, queue.broker, queue.topic, queue.queue_id
+        )
 
     def _batch(self, pulled: PulledBatch) -> Batch:
         key = self._key(pulled.queue)
@@ -113,7 +125,7 @@ class RocketmqSource:
 
     async def _compare_with_position(self, queue: MessageQueue, start: int, committed: int | None) -> int:
         """Where to start, given where the broker says the group is (design, section 3: positions)."""
-        position = await self._position_of(self._key(queue))
+        position = await self.position(queue)
         if position is not None and position >= start:
             return start  # what comes again is absorbed
         if position is not None and (self._shared or committed is None):
@@ -130,21 +142,27 @@ class RocketmqSource:
                 queue, committed, position or 0,
             )  # fmt: skip
             if not explained and self._consumer is not None:
-                since = await _time_before(self._consumer, queue, position or 0)
-                self._lacking_since[queue.topic] = min(since, self._lacking_since.get(queue.topic, since))
+                self._lacking[queue] = await _time_before(self._consumer, queue, position or 0)
         return start
 
     def _advise(self) -> None:
-        """Say what to run, once for all queues of a topic: the command moves every one of them, also forward."""
-        for topic, since in self._lacking_since.items():
-            if since < self._advised.get(topic, since + 1):
-                self._advised[topic] = since
-                log.warning(
-                    "to land from %s again what this store may lack: stop every member of the group, run "
-                    "`mqadmin resetOffsetByTime -n '%s' -g %s -t %s -s %d`, and start them (what is there already is "
-                    "absorbed)",
-                    topic, ";".join(self.settings.client.name_servers), self.settings.group, topic, since,
-                )  # fmt: skip
+        """Say what to run, once for all queues; by time, because the positions rise from here on."""
+        if self._lacking.keys() <= self._advised:
+            return
+        self._advised = frozenset(self._lacking)
+        since = min(self._lacking.values())
+        to = f"{datetime.fromtimestamp(since // 1000, BEIJING):%Y-%m-%dT%H:%M:%S}" if since else "first"
+        queues = [
+            f"--queue {queue.broker}:{queue.queue_id}"
+            if queue.topic in self.settings.subscriptions
+            else f"--queue {queue}"
+            for queue in sorted(self._lacking)
+        ]
+        log.warning(
+            "to land again what this store may lack: stop every member of the group, run `jst-bridge offsets reset "
+            "--source %s --to %s %s`, and start them (what is there already is absorbed)",
+            self.name, to, " ".join(queues),
+        )  # fmt: skip
 
 
 async def _time_before(consumer: Consumer, queue: MessageQueue, position: int) -> int:

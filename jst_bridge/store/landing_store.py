@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from jst_bridge.errors import StoreError
 from jst_bridge.ports import Landed, Landing, QueueKey
 from jst_bridge.store.database import Database, Refused, now_ms
@@ -18,6 +21,8 @@ class LandingStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.fences: Sequence[Callable[[Any], None]] = ()
+        """Called with the cursor first in each landing; what one of them raises keeps anything from landing."""
         self._writer: LandingWriter | None = None
 
     @property
@@ -38,10 +43,10 @@ class LandingStore:
         """
         writer, now, redone = self._opened(), now_ms(), self.database.redone
         try:
-            landed = self.database.transact(lambda cursor: writer.land(cursor, landing, now))
+            landed = self._transact(lambda cursor: writer.land(cursor, landing, now))
         except Refused:
             try:
-                landed = self.database.transact(lambda cursor: writer.land_sparing(cursor, landing, now))
+                landed = self._transact(lambda cursor: writer.land_sparing(cursor, landing, now))
             except Refused as error:
                 raise StoreError(
                     f"the store {self.database.label} refused dead letters, positions or gaps: {error}",
@@ -59,6 +64,14 @@ class LandingStore:
         """Close the connection. Idempotent."""
         self._writer = None
         self.database.close()
+
+    def _transact(self, land: Callable[[Any], Landed]) -> Landed:
+        def work(cursor: Any) -> Landed:
+            for fence in self.fences:
+                fence(cursor)
+            return land(cursor)
+
+        return self.database.transact(work)
 
     def _opened(self) -> LandingWriter:
         if self._writer is None:

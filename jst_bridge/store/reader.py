@@ -289,6 +289,11 @@ class Reader:
             newest=max((row[3] for row in by_seller), default=None),
         )
 
+    def rows(self, query: Select[Any]) -> list[Any]:
+        """What another question finds, over the tables of `schema`."""
+        with self._reading() as connection:
+            return list(connection.execute(query).all())
+
     def gaps(self) -> list[GapRow]:
         """All gaps, the oldest first."""
         with self._reading() as connection:

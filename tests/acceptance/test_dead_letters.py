@@ -54,6 +54,7 @@ def given_up(facts: list[Fact], reason: str) -> Landing:
     return Landing([], [DeadLetter(QUEUE, arriving(fact), reason, sentence) for fact in facts], [], [])
 
 
+@pytest.mark.one_broker
 def test_after_a_run_they_are_found_looked_at_and_given_up(
     tmp_path: Path, cluster: RunningCluster, topic: str, group: str
 ) -> None:

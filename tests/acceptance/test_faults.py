@@ -6,14 +6,14 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.bridge_process import BridgeProcess, Installation, lag
-from tests.cluster import ClusterError, RunningCluster, wait_until
+from tests.cluster import ROCKETMQ_VERSIONS, Cluster, ClusterError, RunningCluster, wait_until
 from tests.traffic import Fact, Truth, traffic
 
 MESSAGES = int(os.environ.get("JST_TEST_KILL_MESSAGES", "6000"))
@@ -150,6 +150,7 @@ def installation_locked(installation: Installation) -> Iterator[None]:
         connection.close()
 
 
+@pytest.mark.one_broker
 @pytest.mark.timeout(180)
 def test_a_locked_store_holds_everything_back_and_goes_on_by_itself(
     installation: Installation, cluster: RunningCluster
@@ -192,11 +193,12 @@ def test_a_store_that_stays_locked_makes_it_leave_the_group_until_it_is_back(
     installation.assert_equals(Truth.of(facts))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("own_cluster", ROCKETMQ_VERSIONS, indirect=True)
 def test_a_broker_that_is_killed_and_comes_back_loses_nothing(
-    tmp_path: Path, own_cluster: Iterator[object], topic: str, group: str
+    tmp_path: Path, own_cluster: Callable[..., Cluster], topic: str, group: str
 ) -> None:
-    cluster = own_cluster(properties={"flushDiskType": "SYNC_FLUSH"})  # type: ignore[operator]
+    cluster = own_cluster(properties={"flushDiskType": "SYNC_FLUSH"})
     installation = Installation(tmp_path, cluster.name_server, topic, group)
     facts = list(traffic(600, seed=SEED))
     cluster.publish(fact.line(topic) for fact in facts[:300])

@@ -68,6 +68,7 @@ def test_a_missing_topic(tmp_path: Path, cluster: RunningCluster, topic: str, gr
     assert topic in check.out
 
 
+@pytest.mark.one_broker
 def test_a_drain_that_does_not_end_in_time(
     tmp_path: Path, cluster: RunningCluster, topic: str, group: str
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_drain_that_does_not_end_in_time(
     assert_clear(installation.run("run", "--drain", "--drain-timeout", "0.001"), 75, topic, "status")
 
 
+@pytest.mark.one_broker
 def test_a_store_that_cannot_be_written(
     tmp_path: Path, cluster: RunningCluster, topic: str, group: str
 ) -> None:

@@ -55,6 +55,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.one_broker
 def test_the_page_walks_a_seller_to_its_first_message(
     cluster: RunningCluster, topic: str, gateway: TopGateway, tmp_path: Path
 ) -> None:

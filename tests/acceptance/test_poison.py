@@ -18,7 +18,8 @@ from tests.conftest import serial
 from tests.poison import POISONS
 from tests.traffic import Fact, Truth, traffic
 
-MESSAGES = int(os.environ.get("JST_TEST_POISON_MESSAGES", "10000"))
+pytestmark = pytest.mark.one_broker
+MESSAGES = int(os.environ.get("JST_TEST_POISON_MESSAGES", "4000"))
 SEED = int(os.environ.get("JST_TEST_SEED", "1"))
 PUBLISHED = [body for body in POISONS.values() if body]
 """No client sends an empty body."""

@@ -18,6 +18,7 @@ from tests.bridge_process import Installation
 from tests.cluster import RunningCluster
 from tests.traffic import Fact, traffic
 
+pytestmark = pytest.mark.one_broker
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FACTS = list(traffic(300))
@@ -102,10 +103,10 @@ def test_the_client_alone_works_as_the_readme_shows(cluster: RunningCluster, top
 
 
 @pytest.mark.timeout(300)
-def test_the_first_command_shows_the_main_job(cluster: RunningCluster, tmp_path: Path) -> None:
+def test_the_example_shows_the_main_job_on_the_official_broker(
+    cluster: RunningCluster, tmp_path: Path
+) -> None:
     """`cluster` only for its reason to skip: the example starts servers of its own."""
-    (install, *_) = blocks("sh")
-    assert install.rstrip().endswith(".venv/bin/python examples/real_broker.py")
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "real_broker.py"), "--keep", str(tmp_path)],
         capture_output=True, text=True, timeout=280, check=False,
@@ -113,3 +114,10 @@ def test_the_first_command_shows_the_main_job(cluster: RunningCluster, tmp_path:
     assert done.returncode == 0, done.stderr
     assert "The database is" in done.stderr
     assert (tmp_path / "jst-bridge.db").exists()
+
+
+def test_the_first_command_is_the_demo_and_the_second_runs_the_tests() -> None:
+    """The demo itself is run by test_demo.py, and from a wheel by .ci/run; the tests run here."""
+    first, second, *_ = blocks("sh")
+    assert first.rstrip().endswith("&& .venv/bin/jst-bridge demo")
+    assert second.rstrip().endswith("&& .venv/bin/python -m pytest")

@@ -19,6 +19,7 @@ MESSAGES = int(os.environ.get("JST_TEST_SOAK_MESSAGES", "60000"))
 
 
 @pytest.mark.slow
+@pytest.mark.one_broker
 @pytest.mark.timeout(1800)
 def test_memory_stays_flat(tmp_path: Path, cluster: RunningCluster, topic: str, group: str) -> None:
     lines = tmp_path / "lines.json"

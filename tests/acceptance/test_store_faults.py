@@ -35,6 +35,7 @@ from tests.databases.running import mysql_connection
 from tests.stores import COMMIT
 from tests.traffic import Fact, Truth, traffic
 
+pytestmark = pytest.mark.one_broker
 PATIENT = bool(os.environ.get("JST_TEST_PATIENT"))
 LOCKED_SECONDS = float(os.environ.get("JST_TEST_LOCKED_SECONDS", "0"))
 """How long the write lock is held at least; in any case until the bridge has left its group."""

@@ -22,8 +22,9 @@ from tests.cutting_proxy import CuttingProxy
 from tests.stores import COMMIT
 from tests.traffic import START, Fact, Seller, Truth, life, new_order, publish, traffic
 
-MESSAGES = int(os.environ.get("JST_TEST_WRITERS_MESSAGES", "8000"))
-ORDERS = 500
+pytestmark = pytest.mark.one_broker
+MESSAGES = int(os.environ.get("JST_TEST_WRITERS_MESSAGES", "4000"))
+ORDERS = 250
 CUTS = 5
 BACK = "the store is back"
 SEED = int(os.environ.get("JST_TEST_SEED", "1"))

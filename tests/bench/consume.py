@@ -30,8 +30,8 @@ def parse(body: bytes) -> int:
     return len(envelope["user_nick"])
 
 
-async def nowhere(queue: QueueKey) -> int | None:
-    return None
+async def nowhere() -> dict[QueueKey, int]:
+    return {}
 
 
 async def main(name_server: str, topic: str, group: str, wanted: int, mode: str) -> dict[str, float]:

@@ -21,10 +21,11 @@ from urllib.parse import quote, urlsplit
 import psycopg
 import pymysql
 
-from tests.cluster import ClusterError, free_port, wait_until
+from tests.cluster import ClusterError, wait_until
 from tests.databases.process import Account, ServerProcess, account, environment
 from tests.databases.running import RunningDatabases, RunningMariadb, RunningPostgresql
 from tests.java.toolchain import ToolMissing
+from tests.servers import free_port
 
 __all__ = ["MariadbServer", "PostgresqlServer"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import Cluster, ClusterError, RunningCluster, ask, wait_until
+from tests.cluster import ROCKETMQ_VERSIONS, Cluster, ClusterError, RunningCluster, ask, wait_until
 from tests.traffic import traffic
 
 GET_ROUTE = 105
@@ -57,7 +57,8 @@ def test_flooded_messages_are_spread_evenly_and_consumed_by_the_java_client(
     assert eaten["messages"] == 4000
     assert eaten["cpu_seconds"] > 0
     assert eaten["peak_rss_kb"] > 10_000
-    rows = [row for row in cluster.consumer_progress(group) if row.topic == topic]
+    assert cluster.progress(group) == sorted(cluster.consumer_progress(group))
+    rows = [row for row in cluster.progress(group) if row.topic == topic]
     assert Counter((row.broker_offset, row.consumer_offset, row.diff) for row in rows) == {(500, 500, 0): 8}
 
 
@@ -72,34 +73,45 @@ def test_admin_refusal_is_an_error(cluster: RunningCluster) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("end_broker", [Cluster.kill_broker, Cluster.stop_broker], ids=["killed", "stopped"])
-def test_a_broker_comes_back_where_it_was_with_its_messages(
-    own_cluster: Callable[..., Cluster], topic: str, end_broker: Callable[[Cluster], None]
+@pytest.mark.parametrize("own_cluster", ROCKETMQ_VERSIONS, indirect=True)
+def test_servers_come_back_where_they_were_with_messages_and_routes(
+    own_cluster: Callable[..., Cluster], topic: str
 ) -> None:
     cluster = own_cluster(queues=4)
     message = {"topic": topic, "body": "{}", "queue": 3}
     cluster.publish([message])
-    address = cluster.broker_address
+    addresses = cluster.name_server, cluster.broker_address
+    assert list((cluster.broker.home / "tmp").glob("keyutil_*"))  # and not in /tmp
 
-    end_broker(cluster)
-    assert not reachable(address)
-    cluster.start_broker()
+    for offset, end_broker in enumerate((cluster.kill_broker, cluster.stop_broker), start=1):
+        end_broker()
+        assert not reachable(addresses[1])
+        cluster.start_broker()
+        assert cluster.publish([message])[0].offset == offset
+    cluster.kill_name_server()
+    assert not reachable(addresses[0])
+    cluster.start_name_server()
 
-    assert cluster.broker_address == address
-    assert cluster.publish([message])[0].offset == 1
+    assert cluster.wait_for_route(topic)["brokerDatas"][0]["brokerAddrs"] == {"0": addresses[1]}
+    assert (cluster.name_server, cluster.broker_address) == addresses
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_name_server_comes_back_and_gets_its_routes_again(
+@pytest.mark.parametrize("own_cluster", ROCKETMQ_VERSIONS, indirect=True)
+def test_a_broker_joins_a_cluster_and_topics_spread_over_both(
     own_cluster: Callable[..., Cluster], topic: str
 ) -> None:
-    cluster = own_cluster()
-    cluster.publish([{"topic": topic, "body": "{}"}])
-    cluster.kill_name_server()
-    assert not reachable(cluster.name_server)
-    cluster.start_name_server()
-    assert cluster.wait_for_route(topic)["brokerDatas"][0]["brokerAddrs"] == {"0": cluster.broker_address}
+    cluster = own_cluster(queues=2)
+    second = cluster.add_broker()
+    sent = cluster.publish([{"topic": topic, "body": "{}"}] * 16)
+    assert {(one.broker, one.queue) for one in sent} == {
+        (broker, queue) for broker in ("broker-a", "broker-b") for queue in (0, 1)
+    }
+    assert sorted(cluster.broker_addresses()) == sorted([cluster.broker_address, second.address])
+    second.kill()
+    assert not reachable(second.address)
+    assert reachable(cluster.broker_address)
 
 
 @pytest.mark.slow

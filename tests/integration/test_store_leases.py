@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from jst_bridge.store import Database, open_database
-from jst_bridge.store.leases import acquire, new_holder, release, renew
+from jst_bridge.store.leases import acquire, claim, new_holder, release, renew, usurper
 from tests.cluster import wait_until
 from tests.stores import rows
 
@@ -70,6 +70,32 @@ def test_a_renewed_lease_lasts_longer_and_a_lost_one_is_not_renewed(
     acquire(database, "prune", "bob", 300)
     assert not renew(database, "prune", "ann", 300)
     assert rows(database, "SELECT holder FROM leases") == [("bob",)]
+
+
+def test_one_who_is_known_to_be_gone_is_followed_at_once(database: Database) -> None:
+    acquire(database, "prune", "ann", HOUR)
+    other = claim(database, "prune", "bob", HOUR)
+    assert other is not None
+    assert other.holder == "ann"
+    assert 0 < HOUR - other.seconds_left < 60
+    assert claim(database, "prune", "bob", HOUR, instead_of="ann") is None
+    assert acquire(database, "prune", "ann", HOUR) == "bob"
+    assert claim(database, "prune", "cat", HOUR, instead_of="ann") is not None
+
+
+def test_a_transaction_learns_whether_its_lease_is_another_s(database: Database) -> None:
+    def asked() -> str | None:
+        other = database.transact(lambda cursor: usurper(cursor, database, "prune", "ann"))
+        return None if other is None else other.holder
+
+    assert asked() is None
+    acquire(database, "prune", "ann", 0)
+    assert asked() is None  # run out, and nobody wanted it
+    acquire(database, "prune", "bob", HOUR)
+    assert asked() == "bob"
+    acquire(database, "other", "bob", 0)
+    release(database, "prune", "bob")
+    assert asked() is None
 
 
 def test_the_clock_tells_the_time(database: Database) -> None:

@@ -13,14 +13,16 @@ import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.remoting.protocol.heartbeat.MessageModel;
 
 /**
- * The official push consumer in clustering: parses every envelope and the JSON inside its content, reads user_nick, and
- * prints after N messages what that cost. The peer that the bridge's own client is measured against.
+ * The official push consumer: parses every envelope and the JSON inside its content, reads user_nick, and prints
+ * after N messages what that cost. The peer that the bridge's own client is measured against.
  *
  * <p>{@code --name-server host:port --topic T --group G --messages N [--pull-batch 32] [--consume-batch 1] [--threads 20]
- * [--timeout 120] [--warm-up 0]}; the defaults are the client's own. Seconds run from the first message to the last of
- * the N; those of the warm-up come before and count for nothing, so that a compiled program is measured.
+ * [--timeout 120] [--warm-up 0] [--broadcasting] [--namespace MQ_INST_x]}; the defaults are the client's own. Seconds
+ * run from the first message to the last of the N; those of the warm-up come before and count for nothing, so that a
+ * compiled program is measured.
  */
 public final class Consume {
     private static final OperatingSystemMXBean SYSTEM =
@@ -66,6 +68,10 @@ public final class Consume {
     private DefaultMQPushConsumer start(Arguments arguments) throws Exception {
         DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(arguments.required("group"));
         consumer.setNamesrvAddr(arguments.required("name-server"));
+        consumer.setMqClientApiTimeout(30_000); // a loaded machine is no reason to fail
+        if (arguments.has("namespace")) {
+            consumer.setNamespace(arguments.required("namespace"));
+        }
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.setPullBatchSize(arguments.number("pull-batch", consumer.getPullBatchSize()));
         consumer.setConsumeMessageBatchMaxSize(
@@ -73,6 +79,10 @@ public final class Consume {
         if (arguments.has("threads")) {
             consumer.setConsumeThreadMin(arguments.number("threads", 1));
             consumer.setConsumeThreadMax(arguments.number("threads", 1));
+        }
+        if (arguments.has("broadcasting")) {
+            consumer.setMessageModel(MessageModel.BROADCASTING);
+            consumer.setAwaitTerminationMillisWhenShutdown(30_000); // so that its file has the last offsets
         }
         consumer.subscribe(arguments.required("topic"), "*");
         consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> take(messages));

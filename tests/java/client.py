@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from tests.java.toolchain import Toolchain
+from tests.java.toolchain import ROCKETMQ_VERSION, Toolchain
 
 __all__ = ["ClusterError", "ProgressRow", "RunningCluster", "Sent", "ask", "end", "wait_until"]
 
@@ -23,7 +24,7 @@ STOP_SECONDS = 60.0
 """A broker takes up to 12 s to stop on SIGTERM."""
 ROUTE_SECONDS = 60.0
 """A broker that misses its first registration has a route 10 s later."""
-GET_ROUTE, GET_CLUSTER = 105, 106
+GET_ROUTE, GET_CLUSTER, GET_CONSUME_STATS = 105, 106, 208
 
 
 class ClusterError(Exception):
@@ -52,23 +53,44 @@ class ProgressRow(NamedTuple):
 
 
 class RunningCluster:
-    """A cluster reachable at a name server. `scratch` takes the state of the Java programs."""
+    """A cluster reachable at a name server. `scratch` takes the state of the Java programs.
 
-    def __init__(self, name_server: str, toolchain: Toolchain, scratch: Path, *, queues: int = 8) -> None:
+    `version` is the servers', and the admin tool's; `client_options` are more JVM options of the Java programs
+    and of the admin tool, `tls` is how to ask servers that take TLS only.
+    """
+
+    def __init__(
+        self,
+        name_server: str,
+        toolchain: Toolchain,
+        scratch: Path,
+        *,
+        version: str = ROCKETMQ_VERSION,
+        queues: int = 8,
+        client_options: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.name_server = name_server
+        self.version = version
         self.queues = queues
         self._toolchain = toolchain
         self._scratch = scratch
+        self._client_options = tuple(client_options)
+        self._tls = tls
         self._publisher: subprocess.Popen[str] | None = None
 
     @property
     def broker_address(self) -> str:
         """`host:port` of the first master that the name server lists."""
-        _, body = ask(self.name_server, GET_CLUSTER)
-        found = re.search(rb'0:"([^"]+)"', body)
-        if found is None:
+        return self.broker_addresses()[0]
+
+    def broker_addresses(self) -> list[str]:
+        """`host:port` of the masters that the name server lists. Raises ClusterError when it lists none."""
+        _, body = ask(self.name_server, GET_CLUSTER, tls=self._tls)
+        found = re.findall(rb'\b0:"([^"]+)"', body)
+        if not found:
             raise ClusterError(f"the name server {self.name_server} knows no broker")
-        return found[1].decode()
+        return [address.decode() for address in found]
 
     def publish(self, messages: Iterable[Mapping[str, object]]) -> list[Sent]:
         """Publish in order, each acknowledged before the next; one Java client serves all calls.
@@ -143,6 +165,7 @@ class RunningCluster:
             "org.apache.rocketmq.tools.command.MQAdminStartup",
             *(command, "-n", self.name_server, *arguments),
             options=("-Xmx256m", "-XX:TieredStopAtLevel=1"),
+            version=self.version,
         )
         if "Exception" in outcome.stderr:
             raise ClusterError(f"mqadmin {command} failed:\n{outcome.stderr[:2000]}")
@@ -160,13 +183,35 @@ class RunningCluster:
                 rows.append(ProgressRow(fields[0], fields[1], *map(int, fields[2:6])))
         return rows
 
+    def progress(self, group: str) -> list[ProgressRow]:
+        """`consumer_progress` without the admin tool's 3 s: what it asks the brokers, asked directly.
+
+        Raises ClusterError for a group that no broker knows.
+        """
+        rows = []
+        for address in self.broker_addresses():
+            _, body = ask(address, GET_CONSUME_STATS, tls=self._tls, consumerGroup=group)
+            for queue, row in re.findall(rb'(\{[^{}]*"queueId"[^{}]*\}):(\{[^{}]*\})', body):
+                where, what = json.loads(queue), json.loads(row)
+                ends = (what["brokerOffset"], what["consumerOffset"])
+                rows.append(
+                    ProgressRow(
+                        where["topic"], where["brokerName"], where["queueId"], *ends, ends[0] - ends[1]
+                    )
+                )
+        if not rows:
+            raise ClusterError(f"no broker knows the group {group}")
+        return sorted(rows)
+
     def wait_for_route(self, topic: str, seconds: float = ROUTE_SECONDS) -> dict[str, Any]:
         """Wait until the name server answers with a route for the topic, and return it."""
         body = b""
 
         def known() -> bool:
             nonlocal body
-            code, body = ask(self.name_server, GET_ROUTE, topic=topic, acceptStandardJsonOnly="true")
+            code, body = ask(
+                self.name_server, GET_ROUTE, tls=self._tls, topic=topic, acceptStandardJsonOnly="true"
+            )
             return code == 0
 
         wait_until(known, f"a route for {topic}", seconds)
@@ -187,10 +232,22 @@ class RunningCluster:
         self.stop()
 
     def _run(
-        self, main: str, *arguments: str, text: str = "", options: Sequence[str] = (), timeout: float = 120
+        self,
+        main: str,
+        *arguments: str,
+        text: str = "",
+        options: Sequence[str] = (),
+        timeout: float = 120,
+        version: str = ROCKETMQ_VERSION,
     ) -> subprocess.CompletedProcess[str]:
         outcome = subprocess.run(
-            self._toolchain.command(main, *arguments, home=self._scratch, options=options),
+            self._toolchain.command(
+                main,
+                *arguments,
+                home=self._scratch,
+                options=(*options, *self._client_options),
+                version=version,
+            ),
             input=text,
             capture_output=True,
             text=True,
@@ -214,6 +271,7 @@ class RunningCluster:
                 self._toolchain.command(
                     *("Publish", "--name-server", self.name_server, "--queues", str(self.queues), "--serve"),
                     home=self._scratch,
+                    options=("-Xmx256m", *self._client_options),
                 ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -232,7 +290,9 @@ class RunningCluster:
         return dict(json.loads(line))
 
 
-def ask(address: str, code: int, body: bytes = b"", **ext: str) -> tuple[int, bytes]:
+def ask(
+    address: str, code: int, body: bytes = b"", *, tls: ssl.SSLContext | None = None, **ext: str
+) -> tuple[int, bytes]:
     """One remoting request on a connection of its own: response code and body. Raises OSError.
 
     Deliberately not the project's client, which is what these servers are there to test.
@@ -240,7 +300,10 @@ def ask(address: str, code: int, body: bytes = b"", **ext: str) -> tuple[int, by
     header = {"code": code, "language": "PYTHON", "version": 401, "opaque": 1, "flag": 0, "extFields": ext}
     data = json.dumps(header).encode()
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+        if tls is not None:
+            connection = stack.enter_context(tls.wrap_socket(connection, server_hostname=host))
         connection.sendall(struct.pack(">II", 4 + len(data) + len(body), len(data)) + data + body)
         with connection.makefile("rb") as stream:
             start = stream.read(8)

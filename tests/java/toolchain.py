@@ -1,7 +1,10 @@
-"""Java, the jars of RocketMQ 5.3.3 and the compiled programs of this directory, made once and kept.
+"""Java, the jars of RocketMQ 5.3.3 and 4.9.7 and the compiled programs of this directory, made once and kept.
 
-They are kept in `$JST_TEST_CACHE`, else `~/.cache/jst-bridge-tests`. A lock file keeps two processes apart,
-and what is there is complete, because it arrives by a rename.
+They are kept in `$JST_TEST_CACHE`, else `~/.cache/jst-bridge-tests`, one directory for each version. A lock file
+keeps two processes apart, and what is there is complete, because it arrives by a rename.
+
+The programs of this directory run with the 5.3.3 client, whatever the servers are; servers and the admin tool
+run with the jars of their own version.
 """
 
 from __future__ import annotations
@@ -19,24 +22,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ROCKETMQ_VERSION", "ToolMissing", "Toolchain", "toolchain"]
+__all__ = ["ROCKETMQ_VERSION", "ROCKETMQ_VERSIONS", "ToolMissing", "Toolchain", "toolchain"]
 
 ROCKETMQ_VERSION = "5.3.3"
-SOURCES = Path(__file__).parent
-
-# tools brings mqadmin and the Java client
-POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>jst-bridge</groupId><artifactId>test-servers</artifactId><version>1</version>
-  <dependencies>{
-    "".join(
-        f"<dependency><groupId>org.apache.rocketmq</groupId><artifactId>rocketmq-{name}</artifactId>"
-        f"<version>{ROCKETMQ_VERSION}</version></dependency>"
-        for name in ("namesrv", "broker", "tools")
+ROCKETMQ_VERSIONS = (ROCKETMQ_VERSION, "4.9.7")
+"""Of 4.9.8 Maven Central has no servers (reference 8.1)."""
+JVM_OPTIONS = {
+    # without them 4.9.7 cannot unmap files on Java 17, and may not start again (reference 8.5)
+    "4.9.7": (
+        "--add-opens=java.base/java.nio=ALL-UNNAMED",
+        "--add-opens=java.base/jdk.internal.ref=ALL-UNNAMED",
+        "--add-exports=java.base/sun.nio.ch=ALL-UNNAMED",
     )
-}</dependencies>
-</project>
-"""
+}
+QUIET = '<configuration><root level="OFF"/></configuration>\n'
+SOURCES = Path(__file__).parent
 
 
 class ToolMissing(Exception):
@@ -48,29 +48,39 @@ class Toolchain:
     """What it takes to run a Java program with RocketMQ on its class path."""
 
     java: str
-    jars: Path
+    cache: Path
     classes: Path
 
-    def command(
-        self, main: str, *arguments: str, home: Path, options: Sequence[str] = ("-Xmx256m",)
-    ) -> list[str]:
-        """The command line of one main class.
+    def fetch(self, version: str) -> Path:
+        """The directory with the jars of a version. Raises ToolMissing when they cannot be had."""
+        return jars(self.cache, version)
 
-        `home` is a scratch directory: RocketMQ writes its state there instead of into the user's home. Its
-        logs, some 45 KB at each start, are switched off.
+    def command(
+        self,
+        main: str,
+        *arguments: str,
+        home: Path,
+        options: Sequence[str] = ("-Xmx256m",),
+        version: str = ROCKETMQ_VERSION,
+    ) -> list[str]:
+        """The command line of one main class. Raises ToolMissing when the jars of that version cannot be had.
+
+        `home` is a scratch directory: RocketMQ writes its state and its temporary files there instead of into
+        the user's home and /tmp. Its logs, some 45 KB at each start, are switched off.
         """
-        quiet = home / "quiet.xml"
-        if not quiet.exists():
-            quiet.write_text('<configuration><root level="OFF"/></configuration>\n')
+        furnish(home)
         return [
             self.java,
+            *JVM_OPTIONS.get(version, ()),
             *options,
             f"-Duser.home={home}",
             f"-Drocketmq.home.dir={home}",
-            f"-Drmq.logback.configurationFile={quiet}",
+            f"-Djava.io.tmpdir={home / 'tmp'}",
+            "-XX:-UsePerfData",  # kept in /tmp, whatever java.io.tmpdir is
+            f"-Drmq.logback.configurationFile={home / 'quiet.xml'}",
             "-Dfile.encoding=UTF-8",
             "-cp",
-            f"{self.classes}{os.pathsep}{self.jars}{os.sep}*",
+            f"{self.classes}{os.pathsep}{self.fetch(version)}{os.sep}*",
             main,
             *arguments,
         ]
@@ -85,19 +95,35 @@ def toolchain() -> Toolchain:
     java = find("java", "a JDK 11 or newer (Debian: apt-get install default-jdk-headless)")
     check_version(java)
     cache = Path(os.environ.get("JST_TEST_CACHE") or Path.home() / ".cache" / "jst-bridge-tests")
-    cache.mkdir(parents=True, exist_ok=True)
+    library = jars(cache, ROCKETMQ_VERSION)
     with locked(cache / "lock"):
-        release = cache / f"rocketmq-{ROCKETMQ_VERSION}"
-        release.mkdir(exist_ok=True)
-        jars = release / "lib"
-        if not jars.is_dir():
-            resolve(jars)
         sources = sorted(SOURCES.glob("*.java"))
         digest = hashlib.sha256(b"\0".join(path.name.encode() + path.read_bytes() for path in sources))
-        classes = release / f"classes-{digest.hexdigest()[:12]}"
+        classes = library.parent / f"classes-{digest.hexdigest()[:12]}"
         if not classes.is_dir():
-            compile_sources(sources, jars, classes)
-    return Toolchain(java, jars, classes)
+            compile_sources(sources, library, classes)
+    return Toolchain(java, cache, classes)
+
+
+@functools.cache
+def jars(cache: Path, version: str) -> Path:
+    """The directory with RocketMQ's jars of one version; Maven fetches them at first."""
+    release = cache / f"rocketmq-{version}"
+    release.mkdir(parents=True, exist_ok=True)
+    library = release / "lib"
+    with locked(cache / "lock"):
+        if not library.is_dir():
+            resolve(version, library)
+    return library
+
+
+def furnish(home: Path) -> None:
+    """What RocketMQ wants to find in its home: 5.3.3 is told where its quiet logging is, 4.9.7 looks for it."""
+    (home / "tmp").mkdir(exist_ok=True)
+    (home / "conf").mkdir(exist_ok=True)
+    for file in ("quiet.xml", *(f"conf/logback_{program}.xml" for program in ("namesrv", "broker", "tools"))):
+        if not (home / file).exists():
+            (home / file).write_text(QUIET)
 
 
 def find(program: str, what: str) -> str:
@@ -118,17 +144,31 @@ def check_version(java: str) -> None:
         )
 
 
-def resolve(jars: Path) -> None:
+def resolve(version: str, jars: Path) -> None:
     maven = find("mvn", "Maven (Debian: apt-get install maven)")
     with arriving(jars) as made, tempfile.TemporaryDirectory() as project:
-        Path(project, "pom.xml").write_text(POM)
+        Path(project, "pom.xml").write_text(project_of(version))
         goal = ("dependency:copy-dependencies", f"-DoutputDirectory={made}", "-DincludeScope=runtime")
         outcome = run([maven, "-q", "-B", *goal], cwd=project, timeout=1800)
         if outcome.returncode:
             reason = next(
                 (line for line in outcome.stdout.splitlines() if "ERROR" in line), "no reason given"
             )
-            raise ToolMissing(f"Maven could not fetch RocketMQ {ROCKETMQ_VERSION}: {reason}")
+            raise ToolMissing(f"Maven could not fetch RocketMQ {version}: {reason}")
+
+
+def project_of(version: str) -> str:
+    """A Maven project that needs the servers, mqadmin and the Java client (tools brings both)."""
+    needed = "".join(
+        f"<dependency><groupId>org.apache.rocketmq</groupId><artifactId>rocketmq-{name}</artifactId>"
+        f"<version>{version}</version></dependency>"
+        for name in ("namesrv", "broker", "tools")
+    )
+    return (
+        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+        "<groupId>jst-bridge</groupId><artifactId>test-servers</artifactId><version>1</version>"
+        f"<dependencies>{needed}</dependencies></project>"
+    )
 
 
 def compile_sources(sources: Sequence[Path], jars: Path, classes: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from jst_bridge.errors import CredentialsRefused
 from jst_bridge.rocketmq import Consumer
 from jst_bridge.rocketmq import consumer as consumer_module
 from jst_bridge.rocketmq.codes import Request
@@ -123,6 +124,43 @@ def test_a_queue_taken_away_while_a_batch_is_handed_out_is_committed_once_after_
             await cluster.broker.until(lambda: cluster.queue().commits)
             await rebalanced(cluster)
             assert cluster.queue().commits == [3]
+
+    run(work())
+
+
+def test_a_late_commit_never_lowers_what_the_new_owner_has_committed() -> None:
+    async def work() -> None:
+        async with ScriptedCluster() as cluster, cluster.consumer() as consumer:
+            cluster.publish(3)
+            batches = await receive(consumer)
+            await cluster.broker.until_told(PULL, 2)
+            cluster.members = ["", "me"]
+            await rebalanced(cluster)
+            cluster.queue().committed = 40  # the new owner read on
+            cluster.queue().commits.clear()
+            asked = len(cluster.broker.told(Request.QUERY_CONSUMER_OFFSET))
+            consumer.settle(batches)
+            await cluster.broker.until_told(Request.QUERY_CONSUMER_OFFSET, asked + 1)
+            await rebalanced(cluster)
+            await consumer.commit()
+            assert cluster.queue().commits == []
+
+    run(work())
+
+
+def test_a_late_commit_is_left_out_when_nobody_says_what_is_committed() -> None:
+    async def work() -> None:
+        async with ScriptedCluster() as cluster, cluster.consumer() as consumer:
+            cluster.publish(3)
+            batches = await receive(consumer)
+            await cluster.broker.until_told(PULL, 2)
+            cluster.members = ["", "me"]
+            await rebalanced(cluster)
+            cluster.queue().commits.clear()
+            cluster.broker.on(Request.QUERY_CONSUMER_OFFSET, refusing(1, "not now"))
+            consumer.settle(batches)
+            await rebalanced(cluster)
+            assert cluster.queue().commits == []
 
     run(work())
 
@@ -248,6 +286,36 @@ def test_a_commit_of_unknown_outcome_is_sent_again() -> None:
             await consumer.commit()
             await consumer.commit()
             assert [call.ext["commitOffset"] for call in cluster.broker.told(COMMIT)] == ["2", "2"]
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("period", "request_code"), [("HEARTBEAT_PERIOD", HEARTBEAT), ("REBALANCE_PERIOD", MEMBERS)]
+)
+def test_keys_that_are_refused_while_it_runs_end_the_consumer(
+    period: str, request_code: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, period, 0.01)
+
+    async def work() -> None:
+        async with ScriptedCluster() as cluster, cluster.consumer() as consumer:
+            await cluster.broker.until_told(PULL)
+            cluster.broker.on(request_code, refusing(1, "AclException: No accessKey is configured"))
+            with pytest.raises(CredentialsRefused):
+                await receive(consumer)
+
+    run(work())
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"consumerIdList":7}', b"{"])
+def test_a_member_list_that_is_none_keeps_the_queues(body: bytes) -> None:
+    async def work() -> None:
+        async with ScriptedCluster() as cluster, cluster.consumer() as consumer:
+            await cluster.broker.until_told(PULL)
+            cluster.broker.on(MEMBERS, lambda call: call.answer(body=body))
+            await rebalanced(cluster)
+            assert queue_ids(consumer) == [0]
 
     run(work())
 

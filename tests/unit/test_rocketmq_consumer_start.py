@@ -6,10 +6,17 @@ import asyncio
 
 import pytest
 
-from jst_bridge.errors import ConfigurationError, ConnectionFailed, CredentialsRefused, TopicNotFound
+from jst_bridge.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    CredentialsRefused,
+    StoreUnavailable,
+    TopicNotFound,
+)
 from jst_bridge.rocketmq import ClientSettings, ConsumerSettings, MessageQueue
 from jst_bridge.rocketmq import consumer as consumer_module
 from jst_bridge.rocketmq.codes import Request
+from jst_bridge.rocketmq.namespace import Namespace
 from tests.scripted import Handler, refusing, run, silent
 from tests.scripted_cluster import TOPIC, ScriptedCluster, stored
 
@@ -157,6 +164,26 @@ def test_the_start_may_be_adjusted_by_the_caller() -> None:
     run(work())
 
 
+def test_a_queue_starts_once_the_caller_can_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer_module, "REBALANCE_RETRY", 0.01)
+    refusals = [StoreUnavailable("locked"), StoreUnavailable("locked")]
+
+    async def adjust(queue: MessageQueue, start: int, committed: int | None) -> int:
+        if refusals:
+            raise refusals.pop()
+        return 2
+
+    async def work() -> None:
+        async with ScriptedCluster() as cluster:
+            cluster.publish(4)
+            consumer = cluster.consumer()
+            consumer.adjust_start(adjust)
+            async with consumer:
+                assert await first_offsets(cluster, 1) == {(TOPIC, 0): 2}
+
+    run(work())
+
+
 def test_every_broker_gets_a_heartbeat_before_anything_else() -> None:
     async def work() -> None:
         async with ScriptedCluster(brokers=2) as cluster, cluster.consumer():
@@ -259,6 +286,10 @@ def test_a_start_that_is_cancelled_leaves_nothing_behind() -> None:
         ({"subscriptions": {}}, "at least one topic"),
         ({"group": ""}, "1 to 120"),
         ({"group": "g" * 121}, "1 to 120"),
+        (
+            {"group": "g" * 110, "client": ClientSettings(("h:1",), namespace=Namespace("MQ_INST_1234"))},
+            "with its namespace",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes: dict[str, object], complaint: str) -> None:

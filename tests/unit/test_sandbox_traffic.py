@@ -15,6 +15,7 @@ from jst_bridge.messages import Decoder
 from jst_bridge.messages.catalogue import lookup
 from jst_bridge.ports import Batch, PlainDelivery, QueueKey
 from jst_bridge.sandbox.traffic import Disturbances, Outgoing, Seller, Traffic, TrafficSettings, Truth
+from jst_bridge.sandbox.traffic.lives import TOPICS
 from jst_bridge.store import LandingStore
 from jst_bridge.store.sqlite import SqliteDatabase
 from tests.generated import assert_store_holds
@@ -57,7 +58,7 @@ def land(store: LandingStore, sent: list[Outgoing]) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_what_lands_of_disturbed_traffic_is_its_truth_row_by_row(store: LandingStore, seed: int) -> None:
     traffic = Traffic(TrafficSettings(seed=seed, sellers=50, disturbances=ROUGH))
-    sent = list(traffic.outgoing(6_000))
+    sent = [one for one in traffic.outgoing(6_000) if one]
     land(store, sent)
     truth = Truth.of(sent)
     assert (len(truth.trades) > 300, len(truth.trade_lines) > 100, len(truth.refunds) > 10) == (
@@ -69,7 +70,7 @@ def test_what_lands_of_disturbed_traffic_is_its_truth_row_by_row(store: LandingS
 
 
 def test_a_missing_message_is_seen(store: LandingStore) -> None:
-    sent = list(Traffic(TrafficSettings()).outgoing(300))
+    sent = [one for one in Traffic(TrafficSettings()).outgoing(300) if one]
     land(store, sent[:-1])
     with pytest.raises(AssertionError):
         assert_store_holds(store, Truth.of(sent), APP_KEY)
@@ -78,7 +79,7 @@ def test_a_missing_message_is_seen(store: LandingStore) -> None:
 def test_everything_follows_from_the_settings() -> None:
     def bodies(seed: int) -> list[bytes]:
         settings = TrafficSettings(seed=seed, disturbances=ROUGH)
-        return [one.body for one in Traffic(settings).outgoing(2_000)]
+        return [one.body for one in Traffic(settings).outgoing(2_000) if one]
 
     assert bodies(5) == bodies(5)
     assert bodies(5) != bodies(6)
@@ -86,7 +87,7 @@ def test_everything_follows_from_the_settings() -> None:
 
 def test_the_disturbances_come_at_their_rates_and_nothing_is_lost() -> None:
     calm = {one.outgoing_id for one in Traffic(TrafficSettings()).published(20_000)}
-    sent = list(Traffic(TrafficSettings(disturbances=ROUGH)).outgoing(20_000))
+    sent = [one for one in Traffic(TrafficSettings(disturbances=ROUGH)).outgoing(20_000) if one]
     often = Counter(one.message.outgoing_id for one in sent if one.message)
     assert often.keys() == calm
     assert 300 < sum(count == 2 for count in often.values()) < 500
@@ -96,14 +97,9 @@ def test_the_disturbances_come_at_their_rates_and_nothing_is_lost() -> None:
 
 
 def test_every_topic_is_one_of_the_catalogue_and_lives_are_whole() -> None:
-    topics = Counter(one.tag for one in Traffic(TrafficSettings(seed=3)).published(60_000))
+    topics = {one.tag for one in Traffic(TrafficSettings(seed=3)).published(60_000)}
+    assert topics == TOPICS
     assert all(lookup(topic) for topic in topics)
-    events = {topic.rpartition("_")[2] for topic in topics}
-    assert events >= {
-        "TradeCreate", "TradeBuyerPay", "TradeMemoModified", "TradePartlySellerShip", "TradeSellerShip", "TradeSuccess",
-        "TradeRated", "TradeClose", "TradePartlyRefund", "LogsticDetailTrace", "RefundCreated", "RefundSuccess",
-        "RefundClosed", "RefundSellerRefuseAgreement", "ItemStockChanged",
-    }  # fmt: skip
 
 
 def test_the_first_sellers_sell_most() -> None:

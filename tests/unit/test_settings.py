@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from jst_bridge.errors import ConfigurationError
-from jst_bridge.settings import BEIJING, Run, Settings, instant, load, span
+from jst_bridge.settings import BEIJING, RocketmqSource, Run, Settings, Tls, instant, load, span
 
 CANARY = "c4nary-5ecret"
 APP = '[app]\nkey = "12345678"\n'
@@ -64,10 +64,10 @@ def test_the_commented_example_is_the_minimal_file_with_every_default_written_ou
 
 def test_the_example_names_every_key_there_is() -> None:
     text = (CONF / "jst-bridge.toml").read_text(encoding="utf-8")
-    for table in (field.annotation for field in Settings.model_fields.values()):
-        for model in getattr(table, "__args__", (table,)):
-            for key in getattr(model, "model_fields", {}):
-                assert f"{key} = " in text, f"{key} is not explained"
+    tables = [field.annotation for field in Settings.model_fields.values()]
+    for model in (*tables, RocketmqSource, Tls):
+        for key in getattr(model, "model_fields", {}):
+            assert f"{key} = " in text, f"{key} is not explained"
 
 
 def test_the_service_gives_a_stop_more_time_than_its_deadline_and_never_names_the_secret() -> None:
@@ -332,7 +332,19 @@ class TestProblems:
                 'source[0].start_from: must be "first", "last" or a time',
             ),
             (APP + SOURCE + "start_from = 5", 'source[0].start_from: must be "first", "last" or an ISO'),
-            (APP + SOURCE + 'mode = "broadcasting"', "source[0].mode: must be 'clustering' (it is \"broadc"),
+            (
+                APP + SOURCE + 'mode = "cluster"',
+                "source[0].mode: must be 'clustering' or 'broadcasting' (it is",
+            ),
+            (
+                APP + SOURCE + 'mode = "broadcasting"',
+                "source[0].instance: is missing; broadcasting needs a name",
+            ),
+            (APP + SOURCE + 'instance = "ecs-1"', 'source[0].instance: is for mode = "broadcasting" only'),
+            (
+                APP + SOURCE + 'mode = "broadcasting"\ninstance = "ecs 1"',
+                "source[0].instance: must be 1 to 48 letters",
+            ),
             (APP + SOURCE + SOURCE, "source: more than one source is named rocketmq; give each its own name"),
         ],
     )
@@ -453,6 +465,174 @@ class TestWarnings:
     )
     def test_tell_of_what_is_probably_not_meant(self, tmp_path: Path, text: str, expected: str) -> None:
         assert any(expected in warning for warning in load(write(tmp_path, text), {}).warnings())
+
+
+class TestCredentials:
+    @pytest.mark.parametrize(
+        ("app", "source", "signing"),
+        [
+            ("", "", "none"),
+            ('secret = "s"\n', "", "ons"),
+            ("", 'access_key = "k"\nsecret_key = "s"\n', "ons"),
+            ('secret = "s"\n', 'credentials = "acl"\n', "acl"),
+            ('secret = "s"\n', 'credentials = "none"\n', "none"),
+        ],
+    )
+    def test_sign_for_ons_when_there_are_keys_unless_the_source_says_otherwise(
+        self, tmp_path: Path, app: str, source: str, signing: str
+    ) -> None:
+        settings = load(write(tmp_path, APP + app + SOURCE + source), {})
+        assert settings.signing(settings.source[0]) == signing
+
+    def test_of_a_source_are_read_from_files_beside_the_configuration(self, tmp_path: Path) -> None:
+        write(tmp_path, CANARY + "\n", "key")
+        write(tmp_path, "canary-token", "token")
+        text = 'access_key = "k"\nsecret_key_file = "key"\nsecurity_token_file = "token"\n'
+        settings = load(write(tmp_path, APP + SOURCE + text), {})
+        (source,) = settings.source
+        assert source.secret_key is not None
+        assert source.secret_key.get_secret_value() == CANARY
+        assert source.security_token is not None
+        assert source.security_token.get_secret_value() == "canary-token"
+        assert source.security_token_file == tmp_path / "token"
+        for shown in (repr(settings), settings.model_dump_json()):
+            assert CANARY not in shown
+            assert "canary-token" not in shown
+
+    def test_may_come_from_the_environment(self, tmp_path: Path) -> None:
+        environ = {"JST_SOURCE__0__ACCESS_KEY": "k", "JST_SOURCE__0__SECRET_KEY": CANARY}
+        (source,) = load(write(tmp_path, APP + SOURCE + 'secret_key_file = "missing"'), environ).source
+        assert source.access_key == "k"
+        assert source.secret_key is not None
+        assert source.secret_key.get_secret_value() == CANARY
+
+    @pytest.mark.parametrize(
+        ("text", "place", "words"),
+        [
+            ('access_key = "k"', "source[0]", "without secret_key; add secret_key"),
+            (f'secret_key = "{CANARY}"', "source[0]", "without access_key"),
+            ('credentials = "acl"', "source", "no keys; set app.secret_file, or access_key"),
+            (
+                f'credentials = "none"\naccess_key = "k"\nsecret_key = "{CANARY}"',
+                "source[0]",
+                "signs nothing",
+            ),
+            ('credentials = "acl"\nchannel = "CLOUD"', "source[0]", "channel is sent"),
+            ('access_key = "k"\nsecret_key_file = "no"', "source[0].secret_key_file", "cannot be read"),
+            ('security_token_file = "empty"', "source[0].security_token_file", "is empty"),
+            (
+                f'secret_key_file = "empty"\nsecret_key = "{CANARY}"',
+                "source[0].secret_key_file",
+                "given together with source[0].secret_key",
+            ),
+            ('credentials = "sts"', "source[0].credentials", "must be"),
+            ('acces_key = "k"', "source[0].acces_key", "did you mean access_key"),
+        ],
+    )
+    def test_that_cannot_be_used_are_refused_with_key_and_remedy(
+        self, tmp_path: Path, text: str, place: str, words: str
+    ) -> None:
+        write(tmp_path, "", "empty")
+        lines = problems(write(tmp_path, APP + SOURCE + text))
+        line = lines[0]
+        assert line.startswith(f"jst-bridge.toml: {place}: "), lines
+        assert words in line
+        assert CANARY not in "".join(lines)
+
+
+class TestTls:
+    def test_files_start_at_the_configuration_and_the_password_is_read(self, tmp_path: Path) -> None:
+        for name in ("ca", "cert", "key"):
+            write(tmp_path, "x", name)
+        write(tmp_path, CANARY, "password")
+        text = '[source.tls]\nca_file = "ca"\ncert_file = "cert"\nkey_file = "key"\nkey_password_file = "password"'
+        settings = load(write(tmp_path, APP + SOURCE + text), {})
+        tls = settings.source[0].tls
+        assert tls is not None
+        assert (tls.ca_file, tls.key_file) == (tmp_path / "ca", tmp_path / "key")
+        assert tls.key_password is not None
+        assert tls.key_password.get_secret_value() == CANARY
+        assert CANARY not in repr(settings)
+
+    def test_an_empty_table_turns_it_on(self, tmp_path: Path) -> None:
+        assert load(write(tmp_path, APP + SOURCE), {}).source[0].tls is None
+        for text in ("tls = {}", "[source.tls]"):
+            tls = load(write(tmp_path, APP + SOURCE + text), {}).source[0].tls
+            assert tls == Tls()
+            assert not tls.insecure
+
+    @pytest.mark.parametrize(
+        ("text", "place", "words"),
+        [
+            ('ca_file = "no"', "source[0].tls.ca_file", "cannot be read: No such file"),
+            ('key_file = "ca"', "source[0].tls", "cert_file only; add it"),
+            ('insecure = true\nca_file = "ca"', "source[0].tls", "checks no certificate"),
+            ('server_name = "a b"', "source[0].tls.server_name", "must be a host name"),
+            ('ca_fil = "ca"', "source[0].tls.ca_fil", "did you mean ca_file"),
+        ],
+    )
+    def test_what_cannot_be_used_is_refused_with_key_and_remedy(
+        self, tmp_path: Path, text: str, place: str, words: str
+    ) -> None:
+        write(tmp_path, "x", "ca")
+        (line,) = problems(write(tmp_path, f"{APP}{SOURCE}[source.tls]\n{text}"))
+        assert line.startswith(f"jst-bridge.toml: {place}: "), line
+        assert words in line
+
+
+class TestReaching:
+    def test_an_address_server_is_a_url_with_a_path_and_stands_alone(self, tmp_path: Path) -> None:
+        for url in ("http://mq.example.com/rocketmq/nsaddr", "https://[::1]:8443/nsaddr-unit?nofix=1"):
+            text = APP + SOURCE.replace("127.0.0.1:9876", url)
+            assert load(write(tmp_path, text), {}).source[0].name_servers == (url,)
+        two = APP + SOURCE.replace('"127.0.0.1:9876"', '"http://mq/nsaddr", "mq:9876"')
+        (line,) = problems(write(tmp_path, two))
+        assert "one address server alone" in line
+
+    def test_brokers_may_be_mapped(self, tmp_path: Path) -> None:
+        text = 'broker_address_map = { "10.0.0.5:10911" = "mq:1", "10.0.0.6" = "other" }'
+        (source,) = load(write(tmp_path, APP + SOURCE + text), {}).source
+        assert source.broker_address_map == {"10.0.0.5:10911": "mq:1", "10.0.0.6": "other"}
+        for entry in ('"a b" = "mq:1"', '"mq" = ""', '"mq" = "http://mq:1"'):
+            (line,) = problems(write(tmp_path, f"{APP}{SOURCE}broker_address_map = {{ {entry} }}"))
+            assert "source[0].broker_address_map: has an entry" in line
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ('namespace = "MQ_INST_1%X"', "instance's id"),
+            ("namespace_system_topic = true", "of use with namespace only"),
+            ('namespace = "GID"\nsystem_topic = "GID%x"', "without the namespace"),
+            (f'namespace = "{"x" * 64}"\nsystem_topic = "t"', ""),
+        ],
+    )
+    def test_a_namespace_that_cannot_be_used_is_refused(self, tmp_path: Path, text: str, words: str) -> None:
+        path = write(tmp_path, APP + SOURCE + text)
+        if words:
+            assert words in problems(path)[0]
+        else:
+            assert load(path, {}).source[0].namespace == "x" * 64
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("[source.tls]\ninsecure = true", "tls.insecure checks no certificate"),
+            ('secret_key_file = "open"\naccess_key = "k"', "everyone on this host can read"),
+        ],
+    )
+    def test_doubts_are_told(self, tmp_path: Path, text: str, expected: str) -> None:
+        Path(write(tmp_path, "s", "open")).chmod(0o604)
+        found = load(write(tmp_path, APP + SOURCE + text), {}).warnings()
+        assert any(expected in warning for warning in found), found
+
+    def test_a_name_server_of_an_instance_suggests_its_namespace(self, tmp_path: Path) -> None:
+        text = APP + SOURCE.replace("127.0.0.1", "MQ_INST_1_X.mq.example.com")
+        found = load(write(tmp_path, text), {}).warnings()
+        assert any('namespace = "MQ_INST_1_X"' in warning for warning in found)
+        assert not any(
+            "namespace" in warning
+            for warning in load(write(tmp_path, text + 'namespace = "MQ_INST_1_X"'), {}).warnings()
+        )
 
 
 @given(st.integers(0, 99_999), st.sampled_from("smhdw"))

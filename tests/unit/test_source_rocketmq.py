@@ -19,14 +19,13 @@ KEY = QueueKey("jushita", "GID_x", "", "broker-a", "T", 3)
 def start_of(
     start: int, committed: int | None, position: int | None, *, shared: bool = False, tags: str = "*"
 ) -> int:
-    async def position_of(queue: QueueKey) -> int | None:
-        assert queue == KEY
-        return position
+    async def stored() -> dict[QueueKey, int]:
+        return {} if position is None else {KEY: position}
 
     settings = ConsumerSettings(ClientSettings(("127.0.0.1:1",)), group="GID_x", subscriptions={"T": tags})
 
     async def work() -> int:
-        source = RocketmqSource("jushita", settings, LandingLimits(), position_of, shared=shared)
+        source = RocketmqSource("jushita", settings, LandingLimits(), stored, shared=shared)
         return await source._compare_with_position(QUEUE, start, committed)
 
     return asyncio.run(work())

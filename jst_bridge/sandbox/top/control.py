@@ -1,6 +1,6 @@
 """The control endpoints, behind a token: what TopGateway's methods do, for programs in other processes.
 
-GET    /_sandbox/state      counts, faults in line, open sellers per app
+GET    /_sandbox/state      counts, faults in line, all sellers (nick -> user id), the open ones per app
 GET    /_sandbox/requests   the last requests, without secrets
 DELETE /_sandbox/requests   forget counts and requests
 POST   /_sandbox/apps       {"key", "secret", "topics", "methods", "sign_methods"}
@@ -103,7 +103,9 @@ class Control:
                 key: [asdict(seller) for seller in self._world.open_sellers(key)] for key in self._world.apps
             }
             shift = self._world.shift
+            known = dict(self._world.sellers)
         return {
+            "sellers": known,
             "counts": self._journal.counts(),
             "faults": self._faults.described(),
             "open_sellers": sellers,

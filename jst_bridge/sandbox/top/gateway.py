@@ -31,14 +31,20 @@ class TopGateway:
 
     `port` 0 takes a free one, which it keeps when it is stopped and started again; its state stays, too. The last
     `remembered` requests are kept. `unknown` says how sellers that are not open are answered. Everything made up
-    (sessions, request ids) follows from `seed`; the token of the control endpoints is random.
+    (sessions, request ids) follows from `seed`; the token of the control endpoints is random unless given.
     """
 
     def __init__(
-        self, *, port: int = 0, remembered: int = 1_000, unknown: Unknown = "quiet", seed: int = 1
+        self,
+        *,
+        port: int = 0,
+        remembered: int = 1_000,
+        unknown: Unknown = "quiet",
+        seed: int = 1,
+        token: str = "",
     ) -> None:
         self.port = port
-        self.token = secrets.token_urlsafe(24)
+        self.token = token or secrets.token_urlsafe(24)
         self._world = World(seed=seed, unknown=unknown)
         self._faults = Faults()
         self._journal = Journal(remembered)

@@ -48,28 +48,38 @@ class Outgoing:
     """None for a bad one."""
     reason: str = ""
     """The word a dead letter has to carry for it (`messages.envelope.REASONS`)."""
+    again: bool = False
+    """A copy of a message that goes out, too."""
 
 
-def disturbed(published: Iterable[Published], rates: Disturbances, seed: int) -> Iterator[Outgoing]:
-    """The messages as they go out. Whatever is held back goes out at the end: nothing is lost here."""
+def disturbed(
+    published: Iterable[Published | None], rates: Disturbances, seed: int
+) -> Iterator[Outgoing | None]:
+    """The messages as they go out; None, which nobody published, stays None.
+
+    Whatever is held back goes out at the end: nothing is lost here.
+    """
     chance = random.Random(f"disturbances {seed}")
     held: list[tuple[int, int, Outgoing]] = []
     count = 0
     for place, message in enumerate(published):
-        outgoing = Outgoing(message.tag, message.keys, message.body, message)
-        delay = 0
-        if chance.random() < rates.late:
-            delay = chance.randrange(_NEAR, _FAR)
-        elif chance.random() < rates.out_of_order:
-            delay = chance.randrange(1, _NEAR)
-        leaving = [place + delay]
-        if chance.random() < rates.duplicates:
-            leaving.append(place + delay + chance.randrange(1, _NEAR))
-        for at in leaving:
-            count += 1
-            heapq.heappush(held, (at, count, outgoing))
-        if chance.random() < rates.bad:
-            yield _bad(chance, message)
+        if message is None:
+            yield None
+        else:
+            delay = 0
+            if chance.random() < rates.late:
+                delay = chance.randrange(_NEAR, _FAR)
+            elif chance.random() < rates.out_of_order:
+                delay = chance.randrange(1, _NEAR)
+            leaving = [(place + delay, False)]
+            if chance.random() < rates.duplicates:
+                leaving.append((place + delay + chance.randrange(1, _NEAR), True))
+            for at, again in leaving:
+                count += 1
+                outgoing = Outgoing(message.tag, message.keys, message.body, message, again=again)
+                heapq.heappush(held, (at, count, outgoing))
+            if chance.random() < rates.bad:
+                yield _bad(chance, message)
         while held and held[0][0] <= place:
             yield heapq.heappop(held)[2]
     while held:

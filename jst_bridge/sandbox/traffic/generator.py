@@ -92,9 +92,10 @@ class Traffic:
             if message is not None:
                 yield message
 
-    def outgoing(self, count: int) -> Iterator[Outgoing]:
-        """The same, with the disturbances of the settings."""
-        return disturbed(self.published(count), self.settings.disturbances, self.settings.seed)
+    def outgoing(self, count: int | None = None) -> Iterator[Outgoing | None]:
+        """The same, or without end, with the disturbances of the settings. None: it was not admitted."""
+        steps = counting() if count is None else range(count)
+        return disturbed((self.step() for _ in steps), self.settings.disturbances, self.settings.seed)
 
     def _happening(self) -> Iterator[tuple[int, Happening]]:
         """(epoch ms of the story, what happens), in time order."""

@@ -18,12 +18,38 @@ from typing import Any, Final
 
 from .orders import Line, Order, pick
 
-__all__ = ["DAY", "HOUR", "MINUTE", "Happening", "life"]
+__all__ = ["DAY", "HOUR", "MINUTE", "TOPICS", "Happening", "life"]
 
 MINUTE: Final = 60.0
 HOUR: Final = 3600.0
 DAY: Final = 86_400.0
 """Seconds of life."""
+
+TOPICS: Final = frozenset(
+    {
+        "taobao_item_ItemStockChanged",
+        "taobao_logistics_LogsticDetailTrace",
+        "taobao_refund_RefundBuyerModifyAgreement",
+        "taobao_refund_RefundBuyerReturnGoods",
+        "taobao_refund_RefundClosed",
+        "taobao_refund_RefundCreated",
+        "taobao_refund_RefundSellerAgreeAgreement",
+        "taobao_refund_RefundSellerRefuseAgreement",
+        "taobao_refund_RefundSuccess",
+        "taobao_trade_TradeBuyerPay",
+        "taobao_trade_TradeChanged",
+        "taobao_trade_TradeClose",
+        "taobao_trade_TradeCreate",
+        "taobao_trade_TradeMemoModified",
+        "taobao_trade_TradePartlyConfirmPay",
+        "taobao_trade_TradePartlyRefund",
+        "taobao_trade_TradePartlySellerShip",
+        "taobao_trade_TradeRated",
+        "taobao_trade_TradeSellerShip",
+        "taobao_trade_TradeSuccess",
+    }
+)
+"""The message types of these lives: what the app of a sandbox subscribes."""
 
 _UNPAID, _PAID = "WAIT_BUYER_PAY", "WAIT_SELLER_SEND_GOODS"
 _PARTLY, _SHIPPED = "SELLER_CONSIGNED_PART", "WAIT_BUYER_CONFIRM_GOODS"

@@ -35,11 +35,11 @@ class Truth:
         self.bad: Counter[tuple[str, bytes]] = Counter()
 
     @classmethod
-    def of(cls, sent: Iterable[Outgoing]) -> Self:
+    def of(cls, sent: Iterable[Outgoing | None]) -> Self:
         """The truth of what was sent, in whatever order it was sent."""
         truth = cls()
         published: dict[int, Published] = {}
-        for outgoing in sent:
+        for outgoing in filter(None, sent):
             if outgoing.message is None:
                 truth.bad[outgoing.reason, outgoing.body] += 1
             else:

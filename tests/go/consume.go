@@ -1,0 +1,124 @@
+// The push consumer of rocketmq-client-go in clustering, as Consume.java uses the Java one: parses every envelope and
+// the JSON inside its content, reads user_nick, and prints after N messages what that cost, as one JSON line.
+//
+//	consume --name-server host:port --topic T --group G --messages N [--warm-up 0] [--pull-batch 32]
+//	        [--consume-batch 1] [--goroutines 20] [--timeout 120]
+//
+// Seconds run from the first message to the last of the N; those of the warm-up come before and count for nothing.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	rocketmq "github.com/apache/rocketmq-client-go/v2"
+	"github.com/apache/rocketmq-client-go/v2/consumer"
+	"github.com/apache/rocketmq-client-go/v2/primitive"
+	"github.com/apache/rocketmq-client-go/v2/rlog"
+)
+
+// One moment of the run.
+type mark struct {
+	seen int64
+	at   time.Time
+	cpu  float64
+}
+
+// What the listener counts.
+type tally struct {
+	warmUp, wanted  int64
+	seen, nickBytes atomic.Int64
+	begin           sync.Once
+	first, last     mark
+	done            chan struct{}
+}
+
+func (t *tally) take(_ context.Context, messages ...*primitive.MessageExt) (consumer.ConsumeResult, error) {
+	if t.seen.Load() >= t.warmUp {
+		t.begin.Do(func() { t.first = mark{t.seen.Load(), time.Now(), processorSeconds()} })
+	}
+	for _, message := range messages {
+		var envelope, content map[string]any
+		if err := json.Unmarshal(message.Body, &envelope); err != nil {
+			return consumer.ConsumeRetryLater, err
+		}
+		text, _ := envelope["content"].(string)
+		if err := json.Unmarshal([]byte(text), &content); err != nil {
+			return consumer.ConsumeRetryLater, err
+		}
+		nick, _ := envelope["user_nick"].(string)
+		t.nickBytes.Add(int64(len(nick)))
+	}
+	count := int64(len(messages))
+	if total := t.seen.Add(count); total >= t.wanted && total-count < t.wanted {
+		t.last = mark{total, time.Now(), processorSeconds()}
+		close(t.done)
+	}
+	return consumer.ConsumeSuccess, nil
+}
+
+func main() {
+	nameServer := flag.String("name-server", "", "host:port")
+	topic := flag.String("topic", "", "")
+	group := flag.String("group", "", "")
+	messages := flag.Int64("messages", 0, "how many are measured")
+	warmUp := flag.Int64("warm-up", 0, "how many come before")
+	pullBatch := flag.Int("pull-batch", 32, "")
+	consumeBatch := flag.Int("consume-batch", 1, "")
+	goroutines := flag.Int("goroutines", 20, "")
+	timeout := flag.Int("timeout", 120, "seconds")
+	flag.Parse()
+	rlog.SetLogLevel("fatal")
+
+	client, err := rocketmq.NewPushConsumer(
+		consumer.WithNameServer([]string{*nameServer}),
+		consumer.WithGroupName(*group),
+		consumer.WithConsumeFromWhere(consumer.ConsumeFromFirstOffset),
+		consumer.WithPullBatchSize(int32(*pullBatch)),
+		consumer.WithConsumeMessageBatchMaxSize(*consumeBatch),
+		consumer.WithConsumeGoroutineNums(*goroutines),
+	)
+	check(err)
+	t := &tally{warmUp: *warmUp, wanted: *warmUp + *messages, done: make(chan struct{})}
+	check(client.Subscribe(*topic, consumer.MessageSelector{}, t.take))
+	check(client.Start())
+	select {
+	case <-t.done:
+	case <-time.After(time.Duration(*timeout) * time.Second):
+		check(fmt.Errorf("only %d of %d messages came in time", t.seen.Load(), t.wanted))
+	}
+	check(json.NewEncoder(os.Stdout).Encode(map[string]any{
+		"messages":                t.last.seen - t.first.seen,
+		"seconds":                 t.last.at.Sub(t.first.at).Seconds(),
+		"cpu_seconds":             t.last.cpu,
+		"cpu_seconds_since_first": t.last.cpu - t.first.cpu,
+		"peak_rss_kb":             usage().Maxrss,
+		"nick_bytes":              t.nickBytes.Load(),
+	}))
+	_ = client.Shutdown()
+}
+
+func usage() syscall.Rusage {
+	var spent syscall.Rusage
+	check(syscall.Getrusage(syscall.RUSAGE_SELF, &spent))
+	return spent
+}
+
+func processorSeconds() float64 {
+	spent := usage()
+	return float64(spent.Utime.Nano()+spent.Stime.Nano()) / 1e9
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
