@@ -74,6 +74,7 @@ def clean_environment() -> Iterator[None]:
     every connection.
     """
     with pytest.MonkeyPatch.context() as patch, tempfile.NamedTemporaryFile(suffix=".pem") as no_authority:
+        patch.delenv("COVERAGE_PROCESS_START", raising=False)  # ours is measured, not the programs it starts
         patch.setenv("SSL_CERT_FILE", no_authority.name)
         patch.setenv("SSL_CERT_DIR", f"{no_authority.name}.d")
         for name in list(os.environ):

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
-from tests.java.client import wait_until
+from tests.java.client import ClusterError, wait_until
 from tests.java.toolchain import Toolchain
 
 __all__ = ["Account", "Kind", "Member", "Receipt", "Stream", "longest_silence"]
@@ -227,13 +227,18 @@ class Account:
         """Of all members, in the order of time."""
         return sorted(one for member in self._members for one in member.receipts() if one.at > after)
 
-    def wait_for_all_queues(self, queues: int, after: float = 0.0, seconds: float = 60) -> None:
+    def wait_for_all_queues(self, queues: int, after: float = 0.0, seconds: float = 120) -> None:
         """Wait until every queue gave a message since."""
-        wait_until(
-            lambda: len({one.queue for one in self.receipts(after)}) >= queues,
-            f"messages from all {queues} queues",
-            seconds,
-        )
+        try:
+            wait_until(
+                lambda: len({one.queue for one in self.receipts(after)}) >= queues,
+                f"messages from all {queues} queues",
+                seconds,
+            )
+        except ClusterError as error:
+            said = "\n".join(member.log()[-2000:] for member in self._members)
+            found = sorted(self.resumed(after, {one.queue for one in self.receipts()}).items())
+            raise ClusterError(f"{error}; there were {found}; members said:\n{said}") from None
 
     def resumed(self, after: float, queues: Iterable[tuple[str, int]]) -> dict[tuple[str, int], float]:
         """Queue -> seconds from `after` to its first message since; only of queues that gave one."""

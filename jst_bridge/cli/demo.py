@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import signal
 import sys
 import time
@@ -113,7 +114,8 @@ class _Demo:
                 f"A platform on this machine: RocketMQ at {self._platform.name_server}, the open platform at"
             )
             self._say(f"{self._platform.gateway.url}. Its sellers sign up:\n")
-            await self._command("users", "import", str(self._place / "sellers.csv"))
+            self._say(f"$ cd {self._place}")
+            await self._command("users", "import", "sellers.csv")
             self._say("\nTheir orders begin, and the bridge lands what happens to them:\n")
             self._show("run")
             async with self._program("run", log="run.log") as bridge:
@@ -132,7 +134,7 @@ class _Demo:
     # --- programs -----------------------------------------------------------------------------------
 
     def _show(self, *arguments: str) -> None:
-        self._say(f"$ jst-bridge -c {self._config} {' '.join(arguments)}")
+        self._say(f"$ jst-bridge {' '.join(arguments)}")
 
     async def _command(self, *arguments: str) -> None:
         """Run a command of the program as a user would, with its output between ours."""
@@ -164,7 +166,9 @@ class _Demo:
     async def _start(self, file: IO[bytes], arguments: tuple[str, ...]) -> asyncio.subprocess.Process:
         # A session of its own: Ctrl-C reaches this process alone, which then stops that one in order, once.
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "jst_bridge", "-c", str(self._config), *arguments),
+            *(sys.executable, "-m", "jst_bridge", *arguments),
+            cwd=self._place,
+            env={name: value for name, value in os.environ.items() if not name.startswith("JST_")},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -263,8 +267,9 @@ class _Demo:
                 self._show("timeline", tid)
                 show(self._console, reader.timeline(tid), settings.app.key)
         self._say("\nTry next (the platform is gone, what landed is there):\n")
+        self._say(f"  cd {self._place}")
         for words in ("messages --limit 5", "dead list", "store info"):
-            self._say(f"  jst-bridge -c {self._config} {words}")
+            self._say(f"  jst-bridge {words}")
         self._say("\nand `jst-bridge sandbox`, a platform to work with for as long as you like.")
 
     def _say(self, text: str) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ..errors import SourceError, TlsFailed
+from ..errors import ConnectionFailed, SourceError, TlsFailed
 from .connection import Connection
 
 __all__ = ["Link"]
@@ -47,7 +47,15 @@ class Link:
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._attempt(), name=f"connect {self._address}")
             self._opening.add_done_callback(_retrieve)
-        return await asyncio.shield(self._opening)
+        opening = self._opening
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if opening.cancelled() and task is not None and not task.cancelling():
+                # The attempt was given up by `close`, not whoever waits for it.
+                raise ConnectionFailed(f"{self._address} was left before it was reached") from None
+            raise
 
     async def _attempt(self) -> Connection:
         wait = self._not_before - time.monotonic()

@@ -118,7 +118,8 @@ async def _get(url: str, ca_file: Path | None) -> str:
     """The body of a GET answered with 200. Raises ConnectionFailed."""
     import httpx2  # only those with an address server pay for it
 
-    trust: ssl.SSLContext | bool = True
+    # Without TLS no certificates are read; this context trusts nobody.
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if url.startswith("https://"):
         trust = ssl.create_default_context()
         if ca_file is not None:

@@ -19,7 +19,7 @@ from tests.traffic import Truth, traffic
 MESSAGES = int(os.environ.get("JST_TEST_BROADCAST_MESSAGES", "5000"))
 KILLS = int(os.environ.get("JST_TEST_BROADCAST_KILLS", "3"))
 SEED = int(os.environ.get("JST_TEST_SEED", "1"))
-SECONDS = 120 + MESSAGES / 50
+SECONDS = 300 + MESSAGES / 50
 """How long any number of messages may take on a busy machine."""
 
 

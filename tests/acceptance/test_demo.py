@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from jst_bridge.store import open_database
 from tests.cluster import wait_until
 from tests.stores import rows
 
+pytestmark = pytest.mark.timeout(300)
 JST = [sys.executable, "-m", "jst_bridge"]
 BARE = {name: value for name, value in os.environ.items() if name not in ("HOME", "TERM", "COLUMNS")}
 
@@ -89,10 +91,13 @@ def test_its_own_sentences_fit_80_columns(shown: tuple[Path, str]) -> None:
 
 def test_what_it_says_to_try_next_works(shown: tuple[Path, str]) -> None:
     place, said = shown
-    commands = re.findall(r"^  jst-bridge (-c .*)$", said, re.MULTILINE)
+    ((there, *_), commands) = (
+        re.findall(r"^  cd (.*)$", said, re.M),
+        re.findall(r"^  jst-bridge (.*)$", said, re.M),
+    )
     assert len(commands) == 3
     for command in commands:
-        outcome = jst(*shlex.split(command), at=place)
+        outcome = jst(*shlex.split(command), at=place / there)
         assert (outcome.returncode, bool(outcome.stdout)) == (0, True), (command, outcome.stderr)
 
 
@@ -187,4 +192,4 @@ def read_until(terminal: int, mark: str | None) -> str:
 
 def width(line: str) -> int:
     """Columns, of which Chinese characters take two."""
-    return sum(2 if character >= "\u1100" else 1 for character in line)
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in line)

@@ -76,6 +76,7 @@ def owned(process: BridgeProcess) -> set[str]:
     return queues
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_members_share_the_queues_and_take_over_from_each_other(
     installation: Installation, cluster: RunningCluster

@@ -46,6 +46,7 @@ from tests.cluster import Cluster  # noqa: E402
 from tests.databases import MariadbServer, PostgresqlServer  # noqa: E402
 from tests.databases.server import PrivateServer  # noqa: E402
 from tests.java.toolchain import toolchain  # noqa: E402
+from tests.servers import THOROUGH  # noqa: E402
 from tests.traffic import traffic as envelopes  # noqa: E402
 
 QUEUE = QueueKey("jushita", "GID_bridge", "", "broker-a", "rmq_sys_jst_12345678", 0)
@@ -316,7 +317,7 @@ def whole_bridge(found: list[Place], messages: int, rounds: int) -> None:
         with lines.open("w") as file:
             for fact in envelopes(messages, sellers=200):
                 file.write(json.dumps(fact.line(topic)) + "\n")
-        with Cluster(toolchain(), Path(servers)) as cluster:
+        with Cluster(toolchain(), Path(servers), server_options=THOROUGH) as cluster:
             cluster.flood(topic, lines, messages)
             for number in range(rounds + 1):
                 for place in found:

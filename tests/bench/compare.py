@@ -1,9 +1,11 @@
-"""One topic, many consumers in turn: this project's and the official Java client's, in one run.
+"""One topic, many consumers in turn: this project's, the official Java client and rocketmq-client-go, in one run.
 
     python tests/bench/compare.py [--messages 200000] [--rounds 2] [--only NAME ...]
 
 Starts a real name server and broker, floods 8 queues with distinct ONS envelopes of about 650 bytes, warms the
 broker, and lets each peer read all of it with a group of its own. Each figure is the median over the rounds.
+Tuned is what was best here for the default broker, which answers at most 32 messages per pull whatever is asked.
+Where Go is missing its client is left out, with the reason.
 CPU is that of the whole process since its first message; of the bridge that of the whole process, less that of a
 run that finds nothing to land.
 """
@@ -27,7 +29,10 @@ sys.path.insert(0, str(ROOT))
 
 from tests.bridge_process import Installation  # noqa: E402
 from tests.cluster import Cluster  # noqa: E402
-from tests.java.toolchain import toolchain  # noqa: E402
+from tests.go.toolchain import consumer_program  # noqa: E402
+from tests.java.client import flags  # noqa: E402
+from tests.java.toolchain import ToolMissing, toolchain  # noqa: E402
+from tests.servers import THOROUGH  # noqa: E402
 from tests.traffic import traffic  # noqa: E402
 
 
@@ -57,10 +62,24 @@ class Bench:
         return {
             "Java push consumer, default": lambda: self.java(),
             "Java push consumer, tuned": lambda: self.java(pull_batch=1024, consume_batch=1024, threads=2),
+            **self.go_peers(),
             "Consumer, unpacked only": lambda: self.consumer("raw"),
             "Consumer, parsed as in Java": lambda: self.consumer("parse"),
             "Consumer, typed messages": lambda: self.consumer("decode"),
             "whole bridge into SQLite": self.bridge,
+        }
+
+    def go_peers(self) -> dict[str, Callable[[], Measured]]:
+        try:
+            program = consumer_program()
+        except ToolMissing as missing:
+            print(f"without rocketmq-client-go: {missing}", file=sys.stderr)
+            return {}
+        return {
+            "rocketmq-client-go, default": lambda: self.go(program),
+            "rocketmq-client-go, tuned": lambda: self.go(
+                program, pull_batch=1024, consume_batch=1024, goroutines=2
+            ),
         }
 
     def group(self) -> str:
@@ -73,6 +92,17 @@ class Bench:
         counted = self.messages - warm_up
         told = self.cluster.consume(self.topic, self.group(), counted, warm_up=warm_up, **options)
         scale = self.messages / counted
+        return Measured(told["seconds"] * scale, told["cpu_seconds_since_first"] * scale, told["peak_rss_kb"])
+
+    def go(self, program: Path, **options: int) -> Measured:
+        warm_up = self.messages // 4
+        where = {"name_server": self.cluster.name_server, "topic": self.topic, "group": self.group()}
+        counts = {"messages": self.messages - warm_up, "warm_up": warm_up}
+        done = subprocess.run(
+            [str(program), *flags({**where, **counts, **options})], capture_output=True, text=True, check=True
+        )
+        told = json.loads(done.stdout)
+        scale = self.messages / counts["messages"]
         return Measured(told["seconds"] * scale, told["cpu_seconds_since_first"] * scale, told["peak_rss_kb"])
 
     def consumer(self, mode: str) -> Measured:
@@ -131,7 +161,7 @@ def main() -> None:
         with lines.open("w") as file:
             for fact in traffic(options.messages, sellers=200):
                 file.write(json.dumps(fact.line(topic)) + "\n")
-        with Cluster(toolchain(), Path(servers)) as cluster:
+        with Cluster(toolchain(), Path(servers), server_options=THOROUGH) as cluster:
             cluster.flood(topic, lines, options.messages)
             bench = Bench(cluster, topic, options.messages, scratch)
             peers = {
@@ -145,21 +175,23 @@ def main() -> None:
 
 
 def report(rounds: list[dict[str, Measured]], messages: int) -> None:
-    reference = next((name for name in rounds[0] if "Java" in name), None)
+    peers = list(rounds[0])
+    references = [next((name for name in peers if word in name), None) for word in ("Java", "go, tuned")]
     print(
         f"| who ({messages:,} messages, median of {len(rounds)})"
-        " | CPU s per million | of Java's | messages/s | peak RSS MB |"
+        " | CPU s per million | of Java's | of tuned Go's | messages/s | peak RSS MB |"
     )
-    print("|---|---|---|---|---|")
-    for name in rounds[0]:
+    print("|---|---|---|---|---|---|")
+    for name in peers:
         cpu = statistics.median(entry[name].per_million(messages) for entry in rounds)
         # Paired within a round, so that a drift of the machine's speed cancels out.
-        ratio = (
-            statistics.median(entry[name].cpu / entry[reference].cpu for entry in rounds) if reference else 0
-        )
+        ratios = [
+            f"{statistics.median(entry[name].cpu / entry[peer].cpu for entry in rounds):.2f}" if peer else "-"
+            for peer in references
+        ]
         rate = statistics.median(messages / entry[name].seconds for entry in rounds)
         rss = max(entry[name].rss_kb for entry in rounds) / 1024
-        print(f"| {name} | {cpu:.1f} | {ratio:.2f} | {rate:,.0f} | {rss:.0f} |")
+        print(f"| {name} | {cpu:.1f} | {' | '.join(ratios)} | {rate:,.0f} | {rss:.0f} |")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from jst_bridge.rocketmq import ClientSettings, Producer  # noqa: E402
 from tests.bridge_process import Installation  # noqa: E402
 from tests.cluster import Cluster  # noqa: E402
 from tests.java.toolchain import toolchain  # noqa: E402
+from tests.servers import THOROUGH  # noqa: E402
 from tests.traffic import Fact, traffic  # noqa: E402
 
 
@@ -88,7 +89,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="jst-bench-", dir=memory) as servers,
         tempfile.TemporaryDirectory(prefix="jst-bench-") as bridge,
-        Cluster(toolchain(), Path(servers)) as cluster,
+        Cluster(toolchain(), Path(servers), server_options=THOROUGH) as cluster,
     ):
         times = asyncio.run(measure(cluster, Path(bridge), options.messages, options.rate))
     p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]

@@ -149,6 +149,7 @@ def test_a_topic_nobody_knows_is_an_error_at_start(cluster: RunningCluster, topi
     asyncio.run(main())
 
 
+@pytest.mark.alone
 def test_the_first_message_of_a_new_group_comes_within_a_second(
     cluster: RunningCluster, topic: str, group: str
 ) -> None:

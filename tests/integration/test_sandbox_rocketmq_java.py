@@ -20,6 +20,7 @@ from tests.cluster import ClusterError, RunningCluster
 from tests.java.toolchain import Toolchain
 
 GROUP = "GID_java"
+TOPICS = [f"rmq_sys_jst_{number}" for number in range(4)]
 COUNT = 20_000
 ENVELOPE = json.dumps({"topic": "x", "user_nick": "shop", "content": json.dumps({"tid": 1})})
 
@@ -69,10 +70,9 @@ def sandboxed(java: Toolchain, tmp_path: Path) -> Start:
 def published(cluster: Sandboxed) -> str:
     """A topic that the Java producer filled with `COUNT` messages.
 
-    Another topic where a busy machine did not let it fetch its first route in the 3 s it waits.
+    Another one where a busy machine did not let its threads share the first route in the 6 s they wait.
     """
-    for number in range(4):
-        topic = f"rmq_sys_jst_{number}"
+    for topic in TOPICS:
         messages = ({"topic": topic, "body": ENVELOPE, "tag": "A", "keys": f"k{n}"} for n in range(COUNT))
         try:
             assert cluster.publish_all(messages) == COUNT
@@ -90,7 +90,7 @@ def published(cluster: Sandboxed) -> str:
 def test_the_java_client_produces_and_consumes_every_message(
     sandboxed: Start, java: Toolchain, tmp_path: Path, flavour: Flavour
 ) -> None:
-    with sandboxed(flavour=flavour) as cluster:
+    with sandboxed(flavour=flavour, topics=dict.fromkeys(TOPICS, 8)) as cluster:
         topic = published(cluster)
         assert sum(cluster.stored(topic)) == COUNT
         clustering = cluster.consume(topic, GROUP, COUNT, timeout=150)

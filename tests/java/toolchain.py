@@ -94,7 +94,7 @@ def toolchain() -> Toolchain:
     """
     java = find("java", "a JDK 11 or newer (Debian: apt-get install default-jdk-headless)")
     check_version(java)
-    cache = Path(os.environ.get("JST_TEST_CACHE") or Path.home() / ".cache" / "jst-bridge-tests")
+    cache = cache_directory()
     library = jars(cache, ROCKETMQ_VERSION)
     with locked(cache / "lock"):
         sources = sorted(SOURCES.glob("*.java"))
@@ -103,6 +103,11 @@ def toolchain() -> Toolchain:
         if not classes.is_dir():
             compile_sources(sources, library, classes)
     return Toolchain(java, cache, classes)
+
+
+def cache_directory() -> Path:
+    """Where what was fetched and built is kept."""
+    return Path(os.environ.get("JST_TEST_CACHE") or Path.home() / ".cache" / "jst-bridge-tests")
 
 
 @functools.cache
@@ -208,6 +213,7 @@ def arriving(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -157,7 +157,7 @@ async def test_cancelled_it_ends_at_once_though_the_store_hangs_and_leaves_no_le
 
     def hang(self: Pruning) -> Step:
         loop.call_soon_threadsafe(hanging.set)
-        time.sleep(0.5)
+        time.sleep(2)
         return step(self)
 
     monkeypatch.setattr(Pruning, "step", hang)
@@ -167,7 +167,7 @@ async def test_cancelled_it_ends_at_once_though_the_store_hangs_and_leaves_no_le
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.monotonic() - begun < 0.3
+        assert time.monotonic() - begun < 1
     assert rows(store, "SELECT count(*) FROM leases") == [(0,)]
 
 

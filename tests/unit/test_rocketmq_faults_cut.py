@@ -31,7 +31,7 @@ class Cut:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1000)
 def test_cut_at_every_byte_that_a_server_sends_everything_arrives_in_order() -> None:
     async def work() -> None:
         whole = Cut(1 << 30)
@@ -39,7 +39,7 @@ def test_cut_at_every_byte_that_a_server_sends_everything_arrives_in_order() -> 
         assert whole.sent > 1000
         await side_by_side(partial(converse, Cut(place)) for place in range(whole.sent))
 
-    run(work(), seconds=350)
+    run(work(), seconds=900)
 
 
 def test_cut_after_any_request_was_done_everything_arrives_in_order() -> None:
@@ -53,7 +53,7 @@ def test_cut_after_any_request_was_done_everything_arrives_in_order() -> None:
             for number in range(whole.written)
         )
 
-    run(work(), seconds=100)
+    run(work(), seconds=110)
 
 
 @pytest.mark.parametrize("code", CONVERSATION)

@@ -109,6 +109,22 @@ def test_an_address_server_is_asked_again_when_no_name_server_answers() -> None:
     with_peers(1, work)
 
 
+def test_who_waits_for_a_connection_that_is_given_up_is_told_and_not_cancelled() -> None:
+    async def work(peer: Peer) -> None:
+        client = client_of(peer.address)
+        with pytest.raises(ConnectionFailed, match="cannot connect"):
+            await client.call(NOWHERE, CLUSTER)
+        waiting = asyncio.create_task(client.call(NOWHERE, CLUSTER))  # backs off first
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        client._disconnect([NOWHERE])
+        with pytest.raises(ConnectionFailed, match="was left before it was reached"):
+            await waiting
+        await client.close()
+
+    with_peers(1, work)
+
+
 def test_a_stale_list_is_renewed_in_the_background_and_a_name_server_that_left_is_closed() -> None:
     async def work(first: Peer, second: Peer) -> None:
         for peer in (first, second):

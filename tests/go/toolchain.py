@@ -1,0 +1,50 @@
+"""The Go program of this directory, built once and kept where the Java toolchain keeps its own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.java.toolchain import ToolMissing, arriving, cache_directory, locked
+
+__all__ = ["consumer_program"]
+
+SOURCES = Path(__file__).parent
+USUAL_PLACE = "/usr/local/go/bin/go"
+
+
+def consumer_program() -> Path:
+    """The compiled `consume.go`; the first call on a machine fetches rocketmq-client-go.
+
+    Raises ToolMissing when Go 1.21 or newer is not there or cannot build it.
+    """
+    go = shutil.which("go") or shutil.which(USUAL_PLACE)
+    if go is None:
+        raise ToolMissing(f"go is neither on PATH nor at {USUAL_PLACE}: install Go 1.21 or newer")
+    cache = cache_directory()
+    files = [SOURCES / name for name in ("consume.go", "go.mod", "go.sum")]
+    digest = hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    made = cache / f"go-{digest}"
+    with locked(cache / "lock"):
+        if not made.is_dir():
+            with arriving(made) as directory:
+                build(go, directory)
+    return made / "consume"
+
+
+def build(go: str, directory: Path) -> None:
+    outcome = subprocess.run(
+        [go, "build", "-trimpath", "-o", str(directory / "consume"), "."],
+        cwd=SOURCES,
+        env={**os.environ, "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1800,
+    )
+    if outcome.returncode:
+        reason = outcome.stderr.strip().rpartition("\n")[2]
+        raise ToolMissing(f"{go} cannot build the consumer of rocketmq-client-go: {reason}")
