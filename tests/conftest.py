@@ -24,7 +24,7 @@ import os
 import random
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -64,6 +64,16 @@ AnyServer = TypeVar("AnyServer", PostgresqlServer, MariadbServer)
 
 serial = itertools.count(random.SystemRandom().randrange(10_000_000, 90_000_000))
 """Numbers for fresh names; random at first, because servers that run already remember former sessions."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test printed may hold half a surrogate pair, which no worker of xdist can send on."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)
