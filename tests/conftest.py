@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import pytest
+import trustme
 from hypothesis import settings
 
 from tests.cluster import ROCKETMQ_VERSION, ROCKETMQ_VERSIONS, Cluster, RunningCluster
@@ -83,10 +84,10 @@ def clean_environment() -> Iterator[None]:
     Nor do the machine's certificate authorities: no test needs them, and PyMySQL reads them, 33 ms long, for
     every connection.
     """
-    with pytest.MonkeyPatch.context() as patch, tempfile.NamedTemporaryFile(suffix=".pem") as no_authority:
+    with pytest.MonkeyPatch.context() as patch, trustme.CA().cert_pem.tempfile() as nobody:
         patch.delenv("COVERAGE_PROCESS_START", raising=False)  # ours is measured, not the programs it starts
-        patch.setenv("SSL_CERT_FILE", no_authority.name)
-        patch.setenv("SSL_CERT_DIR", f"{no_authority.name}.d")
+        patch.setenv("SSL_CERT_FILE", nobody)  # an empty file would be refused
+        patch.setenv("SSL_CERT_DIR", f"{nobody}.d")
         for name in list(os.environ):
             if name.startswith("JST_") and not name.startswith("JST_TEST_"):
                 patch.delenv(name)

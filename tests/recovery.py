@@ -188,6 +188,11 @@ class Member:
             found.append(Receipt(float(at), (broker, int(queue)), key))
         return found
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
     def log(self) -> str:
         """What it said on stderr."""
         return self._errors.read_text(errors="replace")
@@ -238,7 +243,10 @@ class Account:
         except ClusterError as error:
             said = "\n".join(member.log()[-2000:] for member in self._members)
             found = sorted(self.resumed(after, {one.queue for one in self.receipts()}).items())
-            raise ClusterError(f"{error}; there were {found}; members said:\n{said}") from None
+            codes = [member.exit_code for member in self._members]
+            raise ClusterError(
+                f"{error}; there were {found}; exit codes {codes} (None: it runs); members said:\n{said}"
+            ) from None
 
     def resumed(self, after: float, queues: Iterable[tuple[str, int]]) -> dict[tuple[str, int], float]:
         """Queue -> seconds from `after` to its first message since; only of queues that gave one."""

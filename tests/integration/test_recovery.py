@@ -20,6 +20,9 @@ RATE = float(os.environ.get("JST_TEST_RECOVERY_RATE", "50"))
 """Messages a second: two members and a broker share the machine with whatever else runs."""
 
 
+pytestmark = pytest.mark.alone
+
+
 @pytest.fixture
 def lab(cluster: RunningCluster, java: Toolchain, tmp_path: Path) -> Lab:
     return Lab(cluster, tmp_path, java, RATE)
