@@ -259,11 +259,14 @@ def outgoing_ids(store: Path) -> set[str]:
 
 
 def restored_command(ordeal: Ordeal) -> list[str]:
-    """The last mqadmin command in the log: its name and arguments."""
-    found = [line.split("`")[1] for line in ordeal.lines("warning") if "`mqadmin " in line]
-    mqadmin, *words = found[-1].replace("'", "").split()
-    assert mqadmin == "mqadmin"
-    return words
+    """The last command that the log names: its arguments."""
+    found = [
+        line.split("`jst-bridge ")[1].split("`")[0]
+        for line in ordeal.lines("warning")
+        if "`jst-bridge " in line
+    ]
+    assert found[-1].startswith("offsets reset ")
+    return found[-1].split()
 
 
 @pytest.mark.timeout(300)
@@ -297,8 +300,7 @@ def test_a_file_removed_replaced_or_restored_loses_nothing(
         assert ordeal.bridge.wait().code == 0
 
         # What only the files moved away hold comes again by the command that the log names.
-        name, _, _, *arguments = restored_command(ordeal)
-        cluster.admin(name, *arguments)
+        assert installation.run(*restored_command(ordeal), "--yes").code == 0
         assert installation.run("run", "--drain").code == 0
     installation.assert_equals(Truth.of(ordeal.published))
 
