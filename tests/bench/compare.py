@@ -76,9 +76,9 @@ class Bench:
             print(f"without rocketmq-client-go: {missing}", file=sys.stderr)
             return {}
         return {
-            "rocketmq-client-go, default": lambda: self.go(program),
+            "rocketmq-client-go, default": lambda: self.go(program, {}),
             "rocketmq-client-go, tuned": lambda: self.go(
-                program, pull_batch=1024, consume_batch=1024, goroutines=2
+                program, {"GOGC": "400"}, pull_batch=1024, consume_batch=1024, goroutines=2
             ),
         }
 
@@ -94,13 +94,14 @@ class Bench:
         scale = self.messages / counted
         return Measured(told["seconds"] * scale, told["cpu_seconds_since_first"] * scale, told["peak_rss_kb"])
 
-    def go(self, program: Path, **options: int) -> Measured:
+    def go(self, program: Path, environ: dict[str, str], **options: int) -> Measured:
         warm_up = self.messages // 4
         where = {"name_server": self.cluster.name_server, "topic": self.topic, "group": self.group()}
         counts = {"messages": self.messages - warm_up, "warm_up": warm_up}
         done = subprocess.run(
-            [str(program), *flags({**where, **counts, **options})], capture_output=True, text=True, check=True
-        )
+            [str(program), *flags({**where, **counts, **options})], capture_output=True, text=True, check=True,
+            env={**os.environ, **environ},
+        )  # fmt: skip
         told = json.loads(done.stdout)
         scale = self.messages / counts["messages"]
         return Measured(told["seconds"] * scale, told["cpu_seconds_since_first"] * scale, told["peak_rss_kb"])
