@@ -298,9 +298,8 @@ class Puller:
             return self._again(code, first=0.2, last=5.0)
         if code is None or code in _PASSING:
             return self._again(code, first=0.2, last=3.0)
-        return self._again(
-            code, first=1.0, last=5.0
-        )  # a permission or a topic that is gone: somebody has to act
+        # A permission or a topic that is gone: somebody has to act.
+        return self._again(code, first=1.0, last=5.0)
 
     def _again(self, code: int | None, *, first: float, last: float) -> float:
         """Seconds to wait after a refusal: the longer, the more there were in a row."""

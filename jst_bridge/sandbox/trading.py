@@ -63,15 +63,20 @@ class Trade:
                     remedy="add sellers: `jst-bridge users import` with the file that `sandbox --write` named",
                 )
             story = Traffic(self._traffic, named=sellers, admits=self._is_open, clock=now)
-            looking = asyncio.create_task(self._look(http), name="who is open")
             source = self._settings.source[0]
-            try:
-                async with Producer(client_settings(self._settings, source)) as producer:
-                    system_topic = source.system_topic or ""
-                    await feed(producer, system_topic, story.outgoing(count), rate=rate, on_sent=self._count)
-            finally:
-                looking.cancel()
-                await asyncio.gather(looking, return_exceptions=True)
+            async with Producer(client_settings(self._settings, source)) as producer:
+                feeding = feed(
+                    producer, source.system_topic or "", story.outgoing(count), rate=rate, on_sent=self._count
+                )
+                tasks = [asyncio.create_task(feeding), asyncio.create_task(self._look(http))]
+                try:
+                    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                for task in done:
+                    task.result()  # raises what ended it
 
     def summary(self) -> dict[str, Any]:
         """What was sent: numbers by kind and by seller."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections import Counter
@@ -11,10 +12,14 @@ from pathlib import Path
 import pytest
 
 from jst_bridge.bridge import compose
+from jst_bridge.errors import SourceError
 from jst_bridge.messages import Decoder
 from jst_bridge.messages.catalogue import lookup
 from jst_bridge.ports import Batch, PlainDelivery, QueueKey
+from jst_bridge.rocketmq import ClientSettings, Producer
+from jst_bridge.sandbox.rocketmq import SandboxCluster, SandboxSettings
 from jst_bridge.sandbox.traffic import Disturbances, Outgoing, Seller, Traffic, TrafficSettings, Truth
+from jst_bridge.sandbox.traffic.feeding import feed
 from jst_bridge.sandbox.traffic.lives import TOPICS
 from jst_bridge.store import LandingStore
 from jst_bridge.store.sqlite import SqliteDatabase
@@ -138,3 +143,17 @@ def test_two_runs_that_start_at_different_seconds_share_no_ids() -> None:
 def test_a_rate_that_is_no_share_is_refused(rates: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="share"):
         Disturbances(**rates)
+
+
+def test_a_broker_that_went_away_is_one_error_of_ours() -> None:
+    async def send() -> None:
+        async with SandboxCluster(SandboxSettings(topics={"t": 1})) as cluster:
+            settings = ClientSettings((cluster.name_server,), connect_timeout=1, request_timeout=1)
+            async with Producer(settings) as producer:
+                sent = await feed(producer, "t", Traffic(TrafficSettings()).outgoing(100))
+                assert sent == 100
+                await cluster.stop()
+                await feed(producer, "t", Traffic(TrafficSettings()).outgoing(100))
+
+    with pytest.raises(SourceError):
+        asyncio.run(send())

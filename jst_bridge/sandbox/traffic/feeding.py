@@ -49,9 +49,12 @@ async def feed(
             if on_sent is not None:
                 on_sent(outgoing)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(_SENDERS):
-            group.create_task(send())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_SENDERS):
+                group.create_task(send())
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # the others failed of the same
     return sent
 
 
