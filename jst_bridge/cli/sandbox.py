@@ -147,4 +147,6 @@ def traffic(
     except KeyboardInterrupt:
         pass
     finally:
-        output.write_json(trade.summary())
+        told = trade.summary()
+        if told["sent"]:
+            output.write_json(told)

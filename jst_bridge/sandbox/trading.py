@@ -95,6 +95,11 @@ class Trade:
             answer = await http.get(self._state_url)
             answer.raise_for_status()
             state: dict[str, Any] = answer.json()
+        except httpx2.HTTPStatusError as error:
+            raise ConfigurationError(
+                f"the sandbox at {self._state_url} refuses this app.secret ({error.response.status_code})",
+                remedy="use the FILE that `jst-bridge sandbox --write FILE` wrote last",
+            ) from None
         except (httpx2.HTTPError, ValueError) as error:
             raise ConnectionFailed(
                 f"the sandbox at {self._state_url} does not answer: {type(error).__name__}",

@@ -107,7 +107,7 @@ def test_queues_raised_from_4_to_8_under_traffic_lose_nothing(
                     await reader.until(
                         lambda: sum(one.queue.queue_id > 3 for one in reader.consumer.progress()) == 4
                     )
-                    await reader.until(lambda: len(reader.keys.intersection(after.taken)) > 40)
+                    await reader.until(lambda: len(reader.keys.keys() & after.taken.keys()) > 40)
             await reader.until_all(before, after)
 
     asyncio.run(main())
@@ -154,7 +154,7 @@ def test_a_broker_is_added_under_traffic_then_drained_and_removed(
             make_topic(added.address, topic, 4)
             async with streaming(added.address, topic, 4, "b-") as second:
                 await reader.until(lambda: reader.queues("broker-b") >= 4)
-                await reader.until(lambda: len(reader.keys.intersection(second.taken)) > 20)
+                await reader.until(lambda: len(reader.keys.keys() & second.taken.keys()) > 20)
             await reader.until_all(second)
             assert ask(added.address, UPDATE_BROKER_CONFIG, b"brokerPermission=4")[0] == 0
             await reader.until(lambda: perm(reader.consumer, topic, "broker-b") == 4)
