@@ -181,6 +181,9 @@ class Broker(Server):
             "diskMaxUsedSpaceRatio": 95,
             "enablePropertyFilter": "true",
             "registerNameServerPeriod": 10_000,
+            # a machine that does several things at once is slow, not overloaded: no SYSTEM_BUSY for that
+            "waitTimeMillsInSendQueue": 10_000,
+            "osPageCacheBusyTimeOutMills": 10_000,
         }
         super().__init__(runtime, home, port, {**own, **properties})
         self.name = name
