@@ -1,8 +1,9 @@
 """What every test shares: a clean environment, real servers, and an account of what was not run.
 
 `cluster` is a real RocketMQ cluster, one of 5.3.3 and one of 4.9.7 for the whole session: a test that takes it
-runs on both. Where the broker only carries messages to what is tested (a database, a command, a page of the
-documentation) the marker `one_broker` says so, and it runs on 5.3.3. `own_cluster` makes a cluster for a test that
+runs on both. Marked `conformance` it runs unchanged on the sandbox too, as it plays the one and the other. Where the
+broker only carries messages to what is tested (a database, a command, a page of the documentation) the marker
+`one_broker` says so, and it runs on 5.3.3. `own_cluster` makes a cluster for a test that
 kills or configures servers: of 5.3.3, unless the test says `own_cluster(version="4.9.7")` or is parametrised with
 `parametrize("own_cluster", ROCKETMQ_VERSIONS, indirect=True)`. `JST_TEST_NAMESRV=host:port` uses a cluster 5.3.3
 that runs already, `JST_TEST_NAMESRV_497` one of 4.9.7; when only one of them is given, the tests of the other
@@ -34,6 +35,8 @@ import pytest
 import trustme
 from hypothesis import settings
 
+from jst_bridge.sandbox.rocketmq import ClusterThread, SandboxSettings
+from jst_bridge.sandbox.rocketmq.settings import Flavour
 from tests.cluster import ROCKETMQ_VERSION, ROCKETMQ_VERSIONS, Cluster, RunningCluster
 from tests.databases import (
     DatabaseRefused,
@@ -54,6 +57,7 @@ DATABASE_SERVERS = [
     pytest.param("postgresql", marks=pytest.mark.database),
     pytest.param("mariadb", marks=pytest.mark.database),
 ]
+SANDBOXES = ("sandbox-5.3", "sandbox-4.9")
 RUNNING_CLUSTERS = dict(zip(ROCKETMQ_VERSIONS, ("JST_TEST_NAMESRV", "JST_TEST_NAMESRV_497"), strict=True))
 """Which variable names a cluster that runs already, by its version."""
 IN_CI = bool(os.environ.get("CI"))
@@ -134,10 +138,25 @@ def cluster_497(java: Toolchain) -> Iterator[RunningCluster]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def cluster_sandbox_53(java: Toolchain) -> Iterator[RunningCluster]:
+    """The sandbox playing 5.3, for the whole session."""
+    with sandbox_cluster(java, "5.3", "5.3.3") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster_sandbox_49(java: Toolchain) -> Iterator[RunningCluster]:
+    """The sandbox playing 4.9, for the whole session."""
+    with sandbox_cluster(java, "4.9", "4.9.7") as running:
+        yield running
+
+
 @pytest.fixture(scope="module")
 def cluster(request: pytest.FixtureRequest) -> RunningCluster:
-    """The real clusters that most tests share, in turn: fresh topics and groups keep them apart."""
-    running: RunningCluster = request.getfixturevalue(f"cluster_{request.param.replace('.', '')}")
+    """The clusters that most tests share, in turn: fresh topics and groups keep them apart."""
+    name = request.param.replace(".", "").replace("-", "_")
+    running: RunningCluster = request.getfixturevalue(f"cluster_{name}")
     return running
 
 
@@ -268,6 +287,18 @@ def shared_cluster(java: Toolchain, version: str) -> Iterator[RunningCluster]:
 
 
 @contextmanager
+def sandbox_cluster(java: Toolchain, flavour: Flavour, version: str) -> Iterator[RunningCluster]:
+    """The sandbox in a thread, to be fed and asked by the Java programs as a real cluster of that version."""
+    settings = SandboxSettings(flavour=flavour, delay_levels=(1, 1, 1, 2, 2))
+    with (
+        scratch_directory() as name,
+        ClusterThread(settings) as sandbox,
+        RunningCluster(sandbox.name_server, java, Path(name), version=version) as running,
+    ):
+        yield running
+
+
+@contextmanager
 def private_cluster(java: Toolchain, scratch: Path, **options: Any) -> Iterator[Cluster]:
     """A cluster that runs; fails (CI) or skips (elsewhere) where the jars of its version cannot be had."""
     cluster = Cluster(java, scratch, **options)
@@ -314,10 +345,13 @@ def fresh_database(server: RunningDatabases) -> Iterator[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Everything that takes `cluster` runs on every broker, except what says that one is enough."""
+    """What takes `cluster` runs on every real broker, unless it says that one is enough; conformance tests in the
+    sandbox too."""
     if "cluster" in metafunc.fixturenames:
         one = metafunc.definition.get_closest_marker("one_broker")
         versions = ROCKETMQ_VERSIONS[:1] if one else ROCKETMQ_VERSIONS
+        if metafunc.definition.get_closest_marker("conformance"):
+            versions = (*versions, *SANDBOXES[: len(versions)])
         metafunc.parametrize("cluster", versions, indirect=True, scope="module")
 
 

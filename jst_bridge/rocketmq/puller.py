@@ -92,7 +92,7 @@ class Puller:
         *,
         commits: bool = True,
     ) -> None:
-        """`commits`: pulls carry the settled offset to the broker. Not in broadcasting (reference 4.6)."""
+        """`commits`: pulls may carry the settled offset to the broker. Not in broadcasting (reference 4.6)."""
         self._client = client
         self._group = group
         self._subscription = subscription
@@ -141,7 +141,9 @@ class Puller:
         assignment, subscription = self._assignment, self._subscription
         broker_id, address = self._place()
         commit = assignment.settled_offset
-        commits = self._commits and broker_id == MASTER
+        # Only what no later commit can overtake: with nothing unsettled, a higher offset takes the answer to this
+        # very pull. A pull that waits in a busy broker would else undo the commit of a stop or of a handover.
+        commits = self._commits and broker_id == MASTER and commit == assignment.pull_offset
         suspends = not self._standing_in
         frame = await self._client.call(
             address,
@@ -153,7 +155,7 @@ class Puller:
                 "queueOffset": str(assignment.pull_offset),
                 "maxMsgNums": "1" if assignment.pull_offset < self._one_by_one else str(self._batch),
                 "sysFlag": str(_SUBSCRIPTION | (suspends and _SUSPEND) | (commits and _COMMIT)),
-                "commitOffset": str(commit),
+                "commitOffset": str(commit) if commits else "0",
                 "suspendTimeoutMillis": str(int(SUSPEND * 1000)),
                 "subscription": subscription.expression,
                 "subVersion": str(subscription.version),
@@ -162,7 +164,7 @@ class Puller:
             timeout=PULL_TIMEOUT,
             accept=_PULL_ANSWERS,
         )
-        if frame.code != Response.FLOW_CONTROL and broker_id == MASTER:
+        if commits and frame.code != Response.FLOW_CONTROL:
             assignment.acknowledged_offset = commit
         return frame
 

@@ -37,7 +37,9 @@ class ConsumerSettings:
     """Messages of one queue cached, from pull to settlement."""
     memory_limit: int = 12 * 1024 * 1024
     """Bytes of all queues cached, from pull to settlement, with what a message takes beside its body."""
-    commit_period: float = 5.0
+    commit_period: float = 0.5
+    """How often settled offsets are committed, those of queues where any were settled. What a member that is killed
+    settled since then comes twice."""
     stall_after: float = 60.0
     """How long a queue with news may go without a good pull before it is an ERROR and read anew."""
 

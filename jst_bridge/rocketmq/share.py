@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 from weakref import WeakSet
 
 from ..errors import BrokerRefused, CredentialsRefused, DecodeError, JstBridgeError, SourceError
@@ -34,6 +35,13 @@ AdjustStart = Callable[[MessageQueue, int, int | None], Awaitable[int]]
 
 async def _as_given(queue: MessageQueue, start: int, committed: int | None) -> int:
     return start
+
+
+class _Unlearned(NamedTuple):
+    """Why a queue's start is not known yet, told once, and since when, in epoch ms."""
+
+    kind: object
+    since: int
 
 
 class Share:
@@ -76,6 +84,7 @@ class Share:
         """Those whose last commit failed: told once."""
         self._starting: dict[MessageQueue, int | None] = {}
         """Queues whose start is being learned -> where an admin wants them meanwhile."""
+        self._unlearned: dict[MessageQueue, _Unlearned] = {}
 
     async def rebalance(self) -> bool:
         """One round over all topics; runs in one task only. False: something is left for a round soon."""
@@ -119,6 +128,9 @@ class Share:
         wanted = [queue for queue in queues if queue not in ending]
         others = {queue: told for queue, told in self._starting.items() if queue.topic != topic}
         self._starting = others | {queue: self._starting.get(queue) for queue in wanted}
+        self._unlearned = {
+            queue: why for queue, why in self._unlearned.items() if queue.topic != topic or queue in wanted
+        }
         offsets = await asyncio.gather(
             *(self._start_offset(queue, all_queues) for queue in wanted), return_exceptions=True
         )
@@ -126,7 +138,7 @@ class Share:
         subscription = self._subscriptions[topic]
         for queue, found in zip(wanted, offsets, strict=True):
             if isinstance(found, (SourceError, DecodeError)) and not isinstance(found, CredentialsRefused):
-                log.warning("where to start %s cannot be learned yet: %s", queue, found)
+                self._not_learned(queue, found)
                 complete = False
                 continue
             if isinstance(found, BaseException):
@@ -136,12 +148,13 @@ class Share:
             except JstBridgeError as error:
                 if not error.retriable:
                     raise
-                log.warning("where to start %s cannot be learned yet: %s", queue, error)
+                self._not_learned(queue, error)
                 complete = False
                 continue
             assignment = Assignment(queue, offset, filtered=bool(subscription.tags))
             self._readers[assignment] = self._read(subscription, assignment)
             self.assignments[queue] = assignment
+            self._unlearned.pop(queue, None)
             log.info("reading %s from %d", queue, offset)
             if (told := self._starting.pop(queue)) is not None:
                 self.reset(queue, told)
@@ -170,9 +183,19 @@ class Share:
                 added = await committed_offset(self._client, self._group, other) is not None
         if added:
             return await min_offset(self._client, queue)
+        if start == "last" and queue in self._unlearned:
+            start = self._unlearned[queue].since  # the end has moved on, and what came meanwhile is wanted
         if start == "last":
             return await max_offset(self._client, queue)
         return await offset_at(self._client, queue, start)
+
+    def _not_learned(self, queue: MessageQueue, error: JstBridgeError) -> None:
+        """It is tried again every second; told once for each new kind of trouble."""
+        kind = error.code if isinstance(error, BrokerRefused) else type(error)
+        known = self._unlearned.get(queue)
+        if known is None or known.kind != kind:
+            log.warning("where to start %s cannot be learned yet: %s", queue, error)
+        self._unlearned[queue] = _Unlearned(kind, known.since if known else int(time.time() * 1000))
 
     async def _revoke(self, queue: MessageQueue) -> None:
         """Give a queue away: no further pull; what was handed out is settled first, then one last commit."""

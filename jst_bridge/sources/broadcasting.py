@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from ..ports import Batch, QueueKey
 from ..rocketmq import ConsumerSettings, MessageQueue
@@ -10,6 +11,9 @@ from ..rocketmq.offsets import min_offset
 from .rocketmq import LandingLimits, RocketmqSource, Stored
 
 __all__ = ["BroadcastingSource"]
+
+TELL_PERIOD: Final = 5.0
+"""Seconds after which positions that no message moved are handed over: each time is a transaction."""
 
 
 class BroadcastingSource(RocketmqSource):
@@ -41,7 +45,7 @@ class BroadcastingSource(RocketmqSource):
         loop = asyncio.get_running_loop()
         while True:
             if loop.time() >= self._tell_at:
-                self._tell_at = loop.time() + self.settings.commit_period
+                self._tell_at = loop.time() + TELL_PERIOD
                 if moved := self._moved():
                     return moved
             try:

@@ -19,6 +19,8 @@ from tests.bridge_process import Installation, lag
 from tests.cluster import RunningCluster, wait_until
 from tests.traffic import Fact, Truth, traffic
 
+pytestmark = pytest.mark.conformance
+
 SEED = int(os.environ.get("JST_TEST_SEED", "1"))
 FAILED = 100
 

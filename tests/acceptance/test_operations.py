@@ -23,6 +23,8 @@ from tests.bridge_process import Installation, Outcome
 from tests.cluster import Cluster, RunningCluster, ask, wait_until
 from tests.traffic import Fact, Truth, traffic
 
+pytestmark = pytest.mark.conformance
+
 FACTS = list(traffic(240))
 GET_CONSUMER_CONNECTION_LIST = 203
 

@@ -6,9 +6,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from jst_bridge.rocketmq import ClientSettings, Consumer, ConsumerSettings, MessageQueue
 from jst_bridge.rocketmq.loosejson import decode_json
 from tests.cluster import ROCKETMQ_VERSION, Cluster, RunningCluster, ask
+
+pytestmark = pytest.mark.conformance
 
 ASK_CONSUMER_STATUS = 223
 MESSAGES = 40

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from jst_bridge.rocketmq import ClientSettings, Consumer, ConsumerSettings, MessageQueue
 from tests.cluster import RunningCluster
+
+pytestmark = pytest.mark.conformance
 
 MESSAGES = 200
 

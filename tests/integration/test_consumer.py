@@ -13,6 +13,8 @@ from jst_bridge.errors import TopicNotFound
 from jst_bridge.rocketmq import ClientSettings, Consumer, ConsumerSettings, MessageExt, Producer
 from tests.cluster import RunningCluster
 
+pytestmark = pytest.mark.conformance
+
 
 def settings(cluster: RunningCluster, topic: str, group: str, tags: str = "*") -> ConsumerSettings:
     return ConsumerSettings(ClientSettings((cluster.name_server,)), group=group, subscriptions={topic: tags})

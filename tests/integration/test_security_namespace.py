@@ -13,6 +13,8 @@ from tests.bridge_process import Installation
 from tests.cluster import RunningCluster, wait_until
 from tests.traffic import Truth, traffic
 
+pytestmark = pytest.mark.conformance
+
 INSTANCE = "MQ_INST_77_Xyz"
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+import pytest
 
 from jst_bridge.rocketmq import ClientSettings, Consumer, ConsumerSettings, MessageExt, MessageQueue, SentBack
 from tests.cluster import RunningCluster
+
+pytestmark = pytest.mark.conformance
 
 
 def consumer_of(cluster: RunningCluster, topic: str, group: str) -> Consumer:

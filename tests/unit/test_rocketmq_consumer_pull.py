@@ -27,11 +27,30 @@ def test_messages_arrive_in_order_and_only_settled_offsets_are_committed() -> No
         consumer.settle([second])  # behind an unsettled batch: it may not be passed
         cluster.publish(1)
         await cluster.broker.until_told(PULL, 4)
-        assert [call.ext["commitOffset"] for call in cluster.broker.told(PULL)] == ["0"] * 4
+        await consumer.commit()
+        assert cluster.queue().commits == [0]
         consumer.settle([first])
-        cluster.publish(1)
-        assert (await cluster.broker.until_told(PULL, 5)).ext["commitOffset"] == "5"
-        assert [call.ext["queueOffset"] for call in cluster.broker.told(PULL)] == ["0", "3", "5", "6", "7"]
+        await consumer.commit()
+        assert cluster.queue().committed == 5
+        assert [call.ext["queueOffset"] for call in cluster.broker.told(PULL)] == ["0", "3", "5", "6"]
+
+    play(script)
+
+
+def test_a_pull_carries_an_offset_only_when_no_later_commit_can_overtake_it() -> None:
+    """With something unsettled a pull that waits in a busy broker would undo the commit of a stop."""
+
+    async def script(cluster: ScriptedCluster, consumer: Consumer) -> None:
+        cluster.publish(3)
+        parked = await cluster.broker.until_told(PULL, 2)
+        consumer.settle(await receive(consumer))
+        cluster.queue().parked.clear()
+        parked.answer(Response.PULL_NOT_FOUND, pull_ext(cluster.queue(), 3))
+        await cluster.broker.until_told(PULL, 3)
+        asked = [call.ext for call in cluster.broker.told(PULL)]
+        assert [(ext["queueOffset"], ext["sysFlag"], ext["commitOffset"]) for ext in asked] == [
+            ("0", "7", "0"), ("3", "6", "0"), ("3", "7", "3"),
+        ]  # fmt: skip
 
     play(script)
 

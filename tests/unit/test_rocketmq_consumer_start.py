@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -108,7 +109,7 @@ def test_a_failed_query_neither_starts_the_queue_nor_commits(
             cluster.publish(50)
             cluster.queue().committed = 40
             cluster.broker.once(QUERY, failure, failure)
-            client = ClientSettings((cluster.name_server.address,), request_timeout=0.1)
+            client = ClientSettings((cluster.name_server.address,), request_timeout=0.5)
             async with cluster.consumer(client=client) as consumer:
                 await cluster.broker.until_told(QUERY, 2)
                 assert cluster.broker.told(PULL) == []
@@ -116,6 +117,46 @@ def test_a_failed_query_neither_starts_the_queue_nor_commits(
                 assert cluster.queue().commits == []
                 assert await first_offsets(cluster, 1) == {(TOPIC, 0): 40}
             assert min(cluster.queue().commits, default=40) >= 40
+
+    run(work())
+
+
+def test_why_a_start_is_not_known_yet_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(consumer_module, "REBALANCE_RETRY", 0.01)
+
+    async def work() -> None:
+        async with ScriptedCluster() as cluster:
+            cluster.broker.once(QUERY, *[refusing(1)] * 5, *[refusing(2)] * 5)
+            async with cluster.consumer():
+                await first_offsets(cluster, 1)
+
+    with caplog.at_level("WARNING"):
+        run(work())
+    told = [line for line in caplog.messages if "cannot be learned yet" in line]
+    assert [f"code {code}" in line for line, code in zip(told, (1, 2), strict=True)] == [True, True], told
+
+
+def test_a_group_that_wants_the_end_does_not_lose_what_came_while_the_end_could_not_be_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(consumer_module, "REBALANCE_RETRY", 0.01)
+
+    async def work() -> None:
+        async with ScriptedCluster() as cluster:
+            cluster.publish(4)
+            begun = int(time.time() * 1000)
+            cluster.broker.once(Request.GET_MAX_OFFSET, refusing(2))
+            cluster.broker.on(
+                Request.SEARCH_OFFSET_BY_TIMESTAMP, lambda call: call.answer(ext={"offset": "4"})
+            )
+            async with cluster.consumer(start_from="last"):
+                await cluster.broker.until_told(Request.GET_MAX_OFFSET)
+                cluster.publish(2)
+                assert await first_offsets(cluster, 1) == {(TOPIC, 0): 4}
+            (search,) = cluster.broker.told(Request.SEARCH_OFFSET_BY_TIMESTAMP)
+            assert begun <= int(search.ext["timestamp"]) <= int(time.time() * 1000)
 
     run(work())
 

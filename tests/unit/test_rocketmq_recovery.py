@@ -73,6 +73,7 @@ def test_a_connection_that_goes_silent_is_replaced_and_all_queues_are_read_besid
     run(work())
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("impatient")
 def test_a_broker_that_is_slow_but_says_anything_at_all_is_not_cut() -> None:
     async def work() -> None:
@@ -89,6 +90,7 @@ def test_a_broker_that_is_slow_but_says_anything_at_all_is_not_cut() -> None:
     run(work())
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("impatient")
 def test_an_idle_connection_is_asked_for_a_sign_of_life_and_kept() -> None:
     async def work() -> None:
@@ -120,6 +122,7 @@ def test_a_request_without_an_answer_does_not_cut_a_connection_on_which_others_a
     run(work())
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("impatient")
 def test_a_clock_that_jumps_stops_nothing_and_cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     true_time, jump = time.time, 0.0
