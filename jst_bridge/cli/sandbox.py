@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from jst_bridge.cli import output
+from jst_bridge.cli import output, sandbox_fault
 from jst_bridge.cli.invocation import Invocation, shared_options
 from jst_bridge.errors import ConfigurationError
 from jst_bridge.sandbox.platform import MARK, Platform
@@ -150,3 +150,6 @@ def traffic(
         told = trade.summary()
         if told["sent"]:
             output.write_json(told)
+
+
+command.add_command(sandbox_fault.command)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx2
 
@@ -18,7 +18,7 @@ from jst_bridge.settings import Settings
 from .traffic import Outgoing, Seller, Traffic, TrafficSettings
 from .traffic.feeding import feed
 
-__all__ = ["Trade", "now"]
+__all__ = ["Trade", "now", "sandbox_of"]
 
 _LOOK: Final = 0.3
 """Seconds between two questions to the gateway, who is open."""
@@ -29,23 +29,28 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
+def sandbox_of(settings: Settings) -> tuple[SplitResult, str]:
+    """The gateway of the sandbox that `settings` point at, and its token. ConfigurationError when that is none."""
+    secret = settings.app.secret
+    url = urlsplit(settings.app.gateway)
+    if url.scheme != "http" or url.hostname not in ("127.0.0.1", "localhost", "::1") or secret is None:
+        raise ConfigurationError(
+            f"{settings.file or 'environment'}: app.gateway is no sandbox on this machine: nothing is sent there",
+            remedy="run `jst-bridge sandbox --write sandbox.toml`, and name that file with -c",
+        )
+    if not settings.source:
+        raise ConfigurationError(f"{settings.file or 'environment'}: source: there is none to send to")
+    return url, secret.get_secret_value()
+
+
 class Trade:
     """Sends the traffic of the sandbox that `settings` point at. Raises ConfigurationError when that is none."""
 
     def __init__(self, settings: Settings, traffic: TrafficSettings) -> None:
-        secret = settings.app.secret
-        url = urlsplit(settings.app.gateway)
-        if url.scheme != "http" or url.hostname not in ("127.0.0.1", "localhost", "::1") or secret is None:
-            raise ConfigurationError(
-                f"{settings.file or 'environment'}: app.gateway is no sandbox on this machine: nothing is sent there",
-                remedy="run `jst-bridge sandbox --write sandbox.toml`, and name that file with -c",
-            )
-        if not settings.source:
-            raise ConfigurationError(f"{settings.file or 'environment'}: source: there is none to send to")
+        url, self._token = sandbox_of(settings)
         self._settings = settings
         self._traffic = traffic
         self._state_url = f"{url.scheme}://{url.netloc}/_sandbox/state"
-        self._token = secret.get_secret_value()
         self._open: frozenset[tuple[str, str]] = frozenset()
         self._sent: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()

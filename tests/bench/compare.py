@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.bridge_process import Installation  # noqa: E402
 from tests.cluster import Cluster  # noqa: E402
-from tests.go.toolchain import consumer_program  # noqa: E402
+from tests.go.toolchain import go_client  # noqa: E402
 from tests.java.client import flags  # noqa: E402
 from tests.java.toolchain import ToolMissing, toolchain  # noqa: E402
 from tests.servers import THOROUGH  # noqa: E402
@@ -71,7 +71,7 @@ class Bench:
 
     def go_peers(self) -> dict[str, Callable[[], Measured]]:
         try:
-            program = consumer_program()
+            program = go_client()
         except ToolMissing as missing:
             print(f"without rocketmq-client-go: {missing}", file=sys.stderr)
             return {}
@@ -99,8 +99,8 @@ class Bench:
         where = {"name_server": self.cluster.name_server, "topic": self.topic, "group": self.group()}
         counts = {"messages": self.messages - warm_up, "warm_up": warm_up}
         done = subprocess.run(
-            [str(program), *flags({**where, **counts, **options})], capture_output=True, text=True, check=True,
-            env={**os.environ, **environ},
+            [str(program), "consume", *flags({**where, **counts, **options})],
+            env={**os.environ, **environ}, capture_output=True, text=True, check=True,
         )  # fmt: skip
         told = json.loads(done.stdout)
         scale = self.messages / counts["messages"]

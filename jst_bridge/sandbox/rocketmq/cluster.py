@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from .broker import Broker
+from .codes import CONTROL
+from .control import Control
 from .faults import Fault, Faults
 from .name_server import NameServer
 from .settings import SandboxSettings
@@ -44,6 +46,8 @@ class SandboxCluster:
             for number in range(self.settings.brokers)
         )
         self.name_servers = NameServer(self.settings, self.brokers, self.faults, port=name_server_port)
+        self._control = Control(self)
+        self.name_servers.handlers[CONTROL] = self._control.handle
 
     def __repr__(self) -> str:
         return f"<SandboxCluster {self.name_server}>"
@@ -78,6 +82,7 @@ class SandboxCluster:
 
     async def stop(self) -> None:
         """Close all ports and cut all connections. Idempotent; state stays for the next `start`."""
+        self._control.end()
         for server in (self.name_servers, *self.brokers):
             await server.stop()
 
@@ -104,12 +109,12 @@ class SandboxCluster:
         self,
         fault: Fault,
         *,
-        request: int | None = None,
+        request: int | frozenset[int] | None = None,
         topic: str | None = None,
         times: int | None = 1,
         every: int = 1,
     ) -> None:
-        """Let requests of a code (None: all), about a topic (None: any), meet a fault `times` times.
+        """Let requests of a code, or of some (None: all), about a topic (None: any), meet a fault `times` times.
 
         None: until it is cleared. With `every` 50 it strikes the 50th, the 100th, ... that meet it.
         ValueError: not usable.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["CONSUME_MESSAGE_TIMEOUT", "MESSAGE_ILLEGAL", "Request"]
+__all__ = ["CONSUME_MESSAGE_TIMEOUT", "CONTROL", "MESSAGE_ILLEGAL", "Request"]
 
 MESSAGE_ILLEGAL: Final = 13
 CONSUME_MESSAGE_TIMEOUT: Final = 207
+CONTROL: Final = 9901
+"""Not of the protocol: what `jst-bridge sandbox fault` asks, see `control`."""
 
 
 class Request(IntEnum):

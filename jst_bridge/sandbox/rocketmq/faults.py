@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 __all__ = [
+    "LONGEST_DELAY",
+    "Armed",
     "BinaryHeader",
     "Delay",
     "Drop",
@@ -128,8 +130,8 @@ class Armed:
     """One fault in line."""
 
     fault: Fault
-    request: int | None
-    """Request code; None: every request."""
+    requests: frozenset[int] | None
+    """Request codes; None: every request."""
     topic: str | None
     left: int | None
     """How often it still strikes; None: until it is cleared."""
@@ -146,14 +148,21 @@ class Faults:
         """Times that a fault struck."""
 
     def arm(
-        self, fault: Fault, *, request: int | None, topic: str | None, times: int | None, every: int
+        self,
+        fault: Fault,
+        *,
+        request: int | frozenset[int] | None,
+        topic: str | None,
+        times: int | None,
+        every: int,
     ) -> None:
         """ValueError: not usable, or too many."""
         if (times is not None and times < 1) or every < 1:
             raise ValueError("`times` and `every` count from 1")
         if len(self.line) >= MOST_ARMED:
             raise ValueError(f"at most {MOST_ARMED} faults can wait; clear them first")
-        self.line.append(Armed(fault, request, topic, times, every))
+        requests = frozenset({request}) if isinstance(request, int) else request
+        self.line.append(Armed(fault, requests, topic, times, every))
 
     def clear(self) -> None:
         self.line.clear()
@@ -175,7 +184,9 @@ class Faults:
             fault = armed.fault
             if not isinstance(fault, kind):
                 continue
-            if armed.request not in (None, request) or armed.topic not in (None, topic):
+            if armed.requests is not None and request not in armed.requests:
+                continue
+            if armed.topic not in (None, topic):
                 continue
             armed.met += 1
             if armed.met % armed.every:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from jst_bridge.errors import ConfigurationError, DecodeError
@@ -15,6 +15,7 @@ from jst_bridge.rocketmq.frame import Frame, FrameReader, encode_frame
 from jst_bridge.rocketmq.message import pack_host
 
 from .calls import Call, Refusal
+from .codes import CONTROL
 from .faults import BinaryHeader, Delay, Drop, Faults, Garbage, Lose, Refuse, Silence
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class Server:
         self.version = settings.version
         self.channels: set[Channel] = set()
         self.loop: asyncio.AbstractEventLoop = cast("asyncio.AbstractEventLoop", None)
-        self.handlers: Mapping[int, Handler] = {}
+        self.handlers: dict[int, Handler] = {}
         self.guard: Guard | None = None
         self._faults = faults
         self._listener: asyncio.Server | None = None
@@ -213,7 +214,7 @@ class Server:
 
     def serve(self, call: Call) -> None:
         """Let faults strike, then do the work."""
-        if not self._faults.line:
+        if not self._faults.line or call.frame.code == CONTROL:
             self.perform(call)
             return
         code, topic = call.frame.code, call.topic

@@ -1,10 +1,4 @@
-// The push consumer of rocketmq-client-go in clustering, as Consume.java uses the Java one: parses every envelope and
-// the JSON inside its content, reads user_nick, and prints after N messages what that cost, as one JSON line.
-//
-//	consume --name-server host:port --topic T --group G --messages N [--warm-up 0] [--pull-batch 32]
-//	        [--consume-batch 1] [--goroutines 20] [--timeout 120]
-//
-// Seconds run from the first message to the last of the N; those of the warm-up come before and count for nothing.
+// The programs of rocketmq-client-go that the tests run: consume and produce.
 package main
 
 import (
@@ -70,21 +64,43 @@ func (t *tally) take(_ context.Context, messages ...*primitive.MessageExt) (cons
 }
 
 func main() {
-	nameServer := flag.String("name-server", "", "host:port")
-	topic := flag.String("topic", "", "")
-	group := flag.String("group", "", "")
-	messages := flag.Int64("messages", 0, "how many are measured")
-	warmUp := flag.Int64("warm-up", 0, "how many come before")
-	pullBatch := flag.Int("pull-batch", 32, "")
-	consumeBatch := flag.Int("consume-batch", 1, "")
-	goroutines := flag.Int("goroutines", 20, "")
-	timeout := flag.Int("timeout", 120, "seconds")
-	flag.Parse()
 	rlog.SetLogLevel("fatal")
+	programs := map[string]func([]string){"consume": consume, "produce": produce}
+	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
+		check(fmt.Errorf("which one: consume or produce"))
+	}
+	programs[os.Args[1]](os.Args[2:])
+}
 
+// The push consumer, as Consume.java uses the Java one: parses every envelope and the JSON inside its content, reads
+// user_nick, and prints after N messages what that cost, as one JSON line.
+//
+//	consume --name-server host:port --topic T --group G --messages N [--broadcasting] [--warm-up 0]
+//	        [--pull-batch 32] [--consume-batch 1] [--goroutines 20] [--timeout 120]
+//
+// Seconds run from the first message to the last of the N; those of the warm-up come before and count for nothing.
+func consume(arguments []string) {
+	options := flag.NewFlagSet("consume", flag.ExitOnError)
+	nameServer := options.String("name-server", "", "host:port")
+	topic := options.String("topic", "", "")
+	group := options.String("group", "", "")
+	messages := options.Int64("messages", 0, "how many are measured")
+	broadcasting := options.Bool("broadcasting", false, "")
+	warmUp := options.Int64("warm-up", 0, "how many come before")
+	pullBatch := options.Int("pull-batch", 32, "")
+	consumeBatch := options.Int("consume-batch", 1, "")
+	goroutines := options.Int("goroutines", 20, "")
+	timeout := options.Int("timeout", 120, "seconds")
+	check(options.Parse(arguments))
+
+	model := consumer.Clustering
+	if *broadcasting {
+		model = consumer.BroadCasting
+	}
 	client, err := rocketmq.NewPushConsumer(
 		consumer.WithNameServer([]string{*nameServer}),
 		consumer.WithGroupName(*group),
+		consumer.WithConsumerModel(model),
 		consumer.WithConsumeFromWhere(consumer.ConsumeFromFirstOffset),
 		consumer.WithPullBatchSize(int32(*pullBatch)),
 		consumer.WithConsumeMessageBatchMaxSize(*consumeBatch),
