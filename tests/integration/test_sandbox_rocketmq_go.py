@@ -59,7 +59,7 @@ def test_the_go_client_produces_and_consumes_every_message(
     with ClusterThread(SandboxSettings(flavour=flavour, topics={TOPIC: QUEUES})) as sandbox:
         assert run("produce", sandbox, body=ENVELOPE) == {"messages": COUNT}
         assert sandbox.call(lambda cluster: cluster.broker.state.store.stored) == COUNT
-        consumed = run("consume", sandbox, group=GROUP, timeout=150)
+        consumed = run("consume", sandbox, group=GROUP, timeout=150, linger=7)
         assert (consumed["messages"], consumed["nick_bytes"]) == (COUNT, len(NICK) * COUNT)
         assert sandbox.call(lag) == 0
 

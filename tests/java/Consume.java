@@ -69,6 +69,7 @@ public final class Consume {
         DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(arguments.required("group"));
         consumer.setNamesrvAddr(arguments.required("name-server"));
         consumer.setMqClientApiTimeout(30_000); // a loaded machine is no reason to fail
+        consumer.setAwaitTerminationMillisWhenShutdown(30_000); // so that the last messages are committed
         if (arguments.has("namespace")) {
             consumer.setNamespace(arguments.required("namespace"));
         }
@@ -82,7 +83,6 @@ public final class Consume {
         }
         if (arguments.has("broadcasting")) {
             consumer.setMessageModel(MessageModel.BROADCASTING);
-            consumer.setAwaitTerminationMillisWhenShutdown(30_000); // so that its file has the last offsets
         }
         consumer.subscribe(arguments.required("topic"), "*");
         consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> take(messages));
