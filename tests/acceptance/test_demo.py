@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import random
 import re
 import shlex
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from tests.cluster import wait_until
 from tests.stores import rows
 
 pytestmark = pytest.mark.timeout(300)
+INTERRUPTS = int(os.environ.get("JST_TEST_INTERRUPTS", "4"))
 JST = [sys.executable, "-m", "jst_bridge"]
 BARE = {name: value for name, value in os.environ.items() if name not in ("HOME", "TERM", "COLUMNS")}
 
@@ -110,23 +113,43 @@ def test_a_directory_that_is_there_is_left_alone(shown: tuple[Path, str]) -> Non
 
 @pytest.mark.parametrize("moment", ["starting", "signing up", "landing"])
 def test_ctrl_c_leaves_a_clean_terminal_and_no_process(tmp_path: Path, moment: str) -> None:
+    marks = {"starting": "A platform", "signing up": "users import", "landing": "finished"}
+    interrupt(tmp_path, ["demo"], marks[moment], 0, {130})
+
+
+@pytest.mark.parametrize("number", range(INTERRUPTS))
+def test_ctrl_c_at_any_moment(tmp_path: Path, number: int) -> None:
+    """From when the program looks at its arguments on; the interpreter's own first moments are not ours."""
+    dice = random.Random(number)
+    if dice.random() < 0.7:
+        interrupt(tmp_path, ["demo", "--seconds", "3"], None, dice.uniform(0.2, 9), {130, 0})
+    else:
+        interrupt(tmp_path, ["sandbox", "--write", "w.toml"], None, dice.uniform(0.2, 3), {130, 0})
+
+
+def interrupt(place: Path, words: list[str], mark: str | None, seconds: float, codes: set[int]) -> None:
+    """Ctrl-C on a terminal, so many seconds after `mark` was shown (None: after the start)."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [*JST, "demo"], cwd=tmp_path, env={**BARE, "TERM": "xterm", "COLUMNS": "80"}, stdin=theirs, stdout=theirs,
+        [*JST, *words], cwd=place, env={**BARE, "TERM": "xterm", "COLUMNS": "80"}, stdin=theirs, stdout=theirs,
         stderr=theirs, preexec_fn=obey_interrupts, start_new_session=True,
-    ) as process:  # fmt: skip
+    ) as process, ThreadPoolExecutor(1) as pool:  # fmt: skip
         os.close(theirs)
-        said = read_until(
-            ours, {"starting": "A platform", "signing up": "users import", "landing": "finished"}[moment]
-        )
-        offspring = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGINT)
-        said += read_until(ours, None)
-        assert (process.wait(60), "error" in said) == (130, False), said[-2000:]
+        begin = read_until(ours, mark) if mark is not None else ""
+        rest = pool.submit(read_until, ours, None)  # a terminal that nobody reads stops who writes to it
+        offspring = []
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            offspring = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) in codes, begin
+        said = begin + rest.result(20)
     os.close(ours)
     assert said.count("\x1b[?25l") == said.count("\x1b[?25h"), "the cursor is shown again"
     assert "Traceback" not in said
-    wait_until(lambda: not any(map(alive, offspring)), "the bridge to be gone", 20)
+    assert "error" not in said, said[-2000:]
+    wait_until(lambda: not any(map(alive, offspring)), "what it started to be gone", 20)
 
 
 def test_messages_flow_for_sellers_that_were_added_until_they_are_deleted(tmp_path: Path) -> None:
