@@ -210,7 +210,7 @@ def test_nothing_is_left_of_a_server(own_database_server: Factory) -> None:
 def test_a_server_ends_with_the_process_that_started_it_even_frozen(
     request: pytest.FixtureRequest, fixture: str, kind: str, tmp_path: Path
 ) -> None:
-    request.getfixturevalue(fixture)  # where that one is skipped, so is this
+    request.getfixturevalue(fixture)().discard()  # skips where the server is not installed
     program = (
         "import sys, pathlib\n"
         f"from tests.databases import {kind}\n"
