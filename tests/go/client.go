@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -76,7 +77,7 @@ func main() {
 // user_nick, and prints after N messages what that cost, as one JSON line.
 //
 //	consume --name-server host:port --topic T --group G --messages N [--broadcasting] [--warm-up 0]
-//	        [--pull-batch 32] [--consume-batch 1] [--goroutines 20] [--timeout 120] [--linger 0]
+//	        [--pull-batch 32] [--consume-batch 1] [--goroutines 20] [--timeout 120] [--linger]
 //
 // Seconds run from the first message to the last of the N; those of the warm-up come before and count for nothing.
 func consume(arguments []string) {
@@ -91,7 +92,7 @@ func consume(arguments []string) {
 	consumeBatch := options.Int("consume-batch", 1, "")
 	goroutines := options.Int("goroutines", 20, "")
 	timeout := options.Int("timeout", 120, "seconds")
-	linger := options.Int("linger", 0, "seconds to stay: offsets are committed every 5, and the last ones not at a shutdown")
+	linger := options.Bool("linger", false, "stay until stdin ends: the last offsets are committed as time goes on")
 	check(options.Parse(arguments))
 
 	model := consumer.Clustering
@@ -116,7 +117,6 @@ func consume(arguments []string) {
 	case <-time.After(time.Duration(*timeout) * time.Second):
 		check(fmt.Errorf("only %d of %d messages came in time", t.seen.Load(), t.wanted))
 	}
-	time.Sleep(time.Duration(*linger) * time.Second)
 	check(json.NewEncoder(os.Stdout).Encode(map[string]any{
 		"messages":                t.last.seen - t.first.seen,
 		"seconds":                 t.last.at.Sub(t.first.at).Seconds(),
@@ -125,6 +125,9 @@ func consume(arguments []string) {
 		"peak_rss_kb":             usage().Maxrss,
 		"nick_bytes":              t.nickBytes.Load(),
 	}))
+	if *linger {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}
 	_ = client.Shutdown()
 }
 

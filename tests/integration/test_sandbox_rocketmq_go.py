@@ -15,7 +15,7 @@ from jst_bridge.sandbox.rocketmq import ClusterThread, SandboxCluster, SandboxSe
 from jst_bridge.sandbox.rocketmq.offsets import Committed
 from jst_bridge.sandbox.rocketmq.settings import Flavour
 from tests.go.toolchain import go_client
-from tests.java.client import flags
+from tests.java.client import flags, wait_until
 from tests.java.toolchain import ToolMissing
 
 TOPIC, GROUP, QUEUES = "rmq_sys_jst_1", "GID_go", 8
@@ -45,28 +45,40 @@ def lag(cluster: SandboxCluster) -> int:
 def test_the_go_client_produces_and_consumes_every_message(
     program: Path, tmp_path: Path, flavour: Flavour
 ) -> None:
-    def run(
-        name: str, sandbox: ClusterThread, *switches: str, home: Path = tmp_path, **options: object
-    ) -> Any:
-        options = {"name_server": sandbox.name_server, "topic": TOPIC, "messages": COUNT, **options}
+    def words(name: str, sandbox: ClusterThread, *switches: str, **options: object) -> list[str]:
+        where = {"name_server": sandbox.name_server, "topic": TOPIC, "messages": COUNT}
+        return [str(program), name, *flags({**where, **options}), *switches]
+
+    def run(*command: str, home: Path = tmp_path) -> Any:
         outcome = subprocess.run(
-            [str(program), name, *flags(options), *switches],
-            env={**os.environ, "HOME": str(home)}, capture_output=True, text=True, check=False, timeout=300,
-        )  # fmt: skip
+            command,
+            env={**os.environ, "HOME": str(home)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
         assert outcome.returncode == 0, outcome.stderr
         return json.loads(outcome.stdout)
 
     with ClusterThread(SandboxSettings(flavour=flavour, topics={TOPIC: QUEUES})) as sandbox:
-        assert run("produce", sandbox, body=ENVELOPE) == {"messages": COUNT}
+        assert run(*words("produce", sandbox, body=ENVELOPE)) == {"messages": COUNT}
         assert sandbox.call(lambda cluster: cluster.broker.state.store.stored) == COUNT
-        consumed = run("consume", sandbox, group=GROUP, timeout=150, linger=7)
-        assert (consumed["messages"], consumed["nick_bytes"]) == (COUNT, len(NICK) * COUNT)
-        assert sandbox.call(lag) == 0
+
+        command = words("consume", sandbox, "--linger", group=GROUP, timeout=150)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            consumed = json.loads(process.stdout.readline() or "{}")
+            assert (consumed["messages"], consumed["nick_bytes"]) == (COUNT, len(NICK) * COUNT)
+            wait_until(lambda: sandbox.call(lag) == 0, "the Go consumer's commits", 60)
+            process.stdin.close()
 
         def broadcast(number: int) -> Any:
             home = tmp_path / f"home{number}"  # an instance keeps its offsets there
             home.mkdir()
-            return run("consume", sandbox, "--broadcasting", home=home, group="GID_broadcast", timeout=150)
+            consume = words("consume", sandbox, "--broadcasting", group="GID_broadcast", timeout=150)
+            return run(*consume, home=home)
 
         with ThreadPoolExecutor() as pool:
             assert [told["messages"] for told in pool.map(broadcast, range(2))] == [COUNT, COUNT]
