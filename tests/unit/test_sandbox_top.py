@@ -180,8 +180,9 @@ def test_the_checks_come_in_the_platforms_order(gateway: TopGateway) -> None:
     ]
 
 
-@pytest.mark.parametrize(("off", "code"), [(-601, 31), (-595, 0), (595, 0), (601, 31)])
+@pytest.mark.parametrize(("off", "code"), [(-610, 31), (-590, 0), (590, 0), (610, 31)])
 def test_ten_minutes_are_tolerated_either_way(gateway: TopGateway, off: int, code: int) -> None:
+    """Ten seconds off the limit: a timestamp has whole seconds, and a busy machine takes its time between."""
     request = signed(gateway, GET, user_nick=NICK)
     gateway.shift_clock(-off)
     assert post(gateway, request).json().get("error_response", {"code": 0})["code"] == code
