@@ -530,6 +530,12 @@ def test_bare_content_may_have_a_field_called_content_where_its_topic_has_one() 
         (b'{"jdp_response":"{}","tid":1}', "rds_row"),
         (b'{"packet":{"code":202,"msg":"{"}}', "bad_content"),
         (b'{"packet":{"code":203,"msg":""}}', "not_an_envelope"),
+        (b'{"packet":{"code":202,"msg":NaN}}', "bad_content"),
+        (b'{"topic":"taobao_trade_TradeBuyerPay","content":NaN,"user_nick":"shop"}', "bad_content"),
+        (
+            b'{"topic":"taobao_trade_TradeBuyerPay","content":' + b"9" * 5_000 + b',"user_nick":"s"}',
+            "bad_content",
+        ),
         (b'{"x":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "too_deep"),
     ],
 )
