@@ -9,6 +9,7 @@ itself moved the queue back (answer 21).
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from typing import Final
@@ -64,6 +65,8 @@ class Assignment:
         """Everything below is durable: what a commit carries."""
         self.acknowledged_offset: int | None = None
         """The last offset the broker confirmed to have stored."""
+        self.committing = asyncio.Lock()
+        """Held while a commit is under way."""
         self.max_offset = offset
         """The queue's end as the last pull answer told it."""
         self.cached = 0

@@ -276,20 +276,27 @@ class Share:
         self._leaving.clear()
 
     async def _commit(self, assignment: Assignment) -> None:
-        offset = assignment.settled_offset
-        if assignment.acknowledged_offset == offset:
-            return
-        try:
-            await commit_offset(self._client, self._group, assignment.queue, offset)
-        except BrokerRefused as error:
-            log.warning("offset %d of %s was not taken: %s", offset, assignment.queue, error)
-        except SourceError as error:
-            # Unknown outcome counts as failed: it is sent again, and messages that come again are absorbed.
-            level = logging.DEBUG if assignment in self._uncommitted else logging.WARNING
-            log.log(
-                level, "offset %d of %s is not known to be committed: %s", offset, assignment.queue, error
-            )
-            self._uncommitted.add(assignment)
-        else:
-            assignment.acknowledged_offset = offset
-            self._uncommitted.discard(assignment)
+        """One at a time: of two under way a broker may do the later one first, and keep the lower offset.
+
+        Whoever is cancelled meanwhile, as by a stop: what was sent is waited for before the next is.
+        """
+        await asyncio.shield(self._commit_in_turn(assignment))
+
+    async def _commit_in_turn(self, assignment: Assignment) -> None:
+        async with assignment.committing:
+            offset = assignment.settled_offset
+            if assignment.acknowledged_offset == offset:
+                return
+            try:
+                await commit_offset(self._client, self._group, assignment.queue, offset)
+            except SourceError as error:
+                # Unknown outcome counts as failed: it is sent again, and messages that come again are absorbed.
+                outcome = (
+                    "was not taken" if isinstance(error, BrokerRefused) else "is not known to be committed"
+                )
+                level = logging.DEBUG if assignment in self._uncommitted else logging.WARNING
+                log.log(level, "offset %d of %s %s: %s", offset, assignment.queue, outcome, error)
+                self._uncommitted.add(assignment)
+            else:
+                assignment.acknowledged_offset = offset
+                self._uncommitted.discard(assignment)

@@ -290,6 +290,18 @@ def test_a_commit_of_unknown_outcome_is_sent_again() -> None:
     run(work())
 
 
+def test_a_broker_that_takes_no_commits_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        async with ScriptedCluster() as cluster:
+            cluster.broker.on(COMMIT, refusing(2, "busy"))
+            async with cluster.consumer(commit_period=0.01):
+                await cluster.broker.until_told(COMMIT, 5)
+
+    with caplog.at_level("WARNING"):
+        run(work())
+    assert sum("was not taken" in line for line in caplog.messages) == 1
+
+
 @pytest.mark.parametrize(
     ("period", "request_code"), [("HEARTBEAT_PERIOD", HEARTBEAT), ("REBALANCE_PERIOD", MEMBERS)]
 )

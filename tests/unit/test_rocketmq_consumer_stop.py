@@ -45,6 +45,29 @@ def test_a_stop_commits_then_unregisters_then_closes() -> None:
     run(work())
 
 
+def test_a_stop_waits_for_the_commit_that_is_under_way_before_it_sends_the_last_one() -> None:
+    async def work() -> None:
+        async with ScriptedCluster() as cluster:
+            cluster.broker.on(COMMIT, silent)
+            consumer = cluster.consumer(commit_period=0.01)
+            await consumer.start()
+            cluster.publish(3)
+            consumer.settle(await receive(consumer))
+            first = await cluster.broker.until_told(COMMIT)
+            cluster.publish(2)
+            consumer.settle(await receive(consumer))
+            stopping = asyncio.create_task(consumer.stop())
+            await cluster.broker.round_trips()
+            assert cluster.broker.told(COMMIT) == [first]
+            first.answer()
+            last = await cluster.broker.until_told(COMMIT, 2)
+            assert last.ext["commitOffset"] == "5"
+            last.answer()
+            await stopping
+
+    run(work())
+
+
 def test_what_is_being_landed_can_still_be_settled_after_quiesce() -> None:
     async def work() -> None:
         async with ScriptedCluster() as cluster:
