@@ -6,10 +6,12 @@ import asyncio
 from typing import Any, Final, Literal, cast
 
 import click
+from click.core import ParameterSource
 
 from jst_bridge.cli.invocation import Invocation, shared_options
 from jst_bridge.ops.text import escaped
-from jst_bridge.sandbox.rocketmq.control import KINDS, REQUESTS, Armament, Order, Report
+from jst_bridge.sandbox.rocketmq.control import REQUESTS, Armament, Order, Report
+from jst_bridge.sandbox.rocketmq.faults import KINDS
 from jst_bridge.sandbox.sabotage import give
 
 _DEEDS: Final = ("outage", "cut", "report", "clear")
@@ -20,6 +22,7 @@ _TAKES: Final = {
     "acted": {"drop", "silence", "refuse"},
     "empty": {"no-route"},
     "server": {"outage"},
+    **{name: set(KINDS) for name in ("request", "topic", "times", "every")},
 }
 """Option -> the kinds that it means something for."""
 
@@ -66,7 +69,7 @@ def command(context: click.Context, /, *, kind: str, times: int, every: int, **o
     clear          forget them all
     """
     for name, kinds in _TAKES.items():
-        if options[name] not in (None, False) and kind not in kinds:
+        if kind not in kinds and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name} means nothing for {kind}")
     order = _order(kind, times, every, options)
     report = asyncio.run(give(context.ensure_object(Invocation).settings(), order))

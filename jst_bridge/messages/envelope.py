@@ -23,7 +23,7 @@ import msgspec
 
 from jst_bridge.errors import UndecodableError
 from jst_bridge.messages.catalogue import lookup
-from jst_bridge.messages.json_text import NoNumber, parse
+from jst_bridge.messages.json_text import parse
 from jst_bridge.messages.values import (
     EARLIEST,
     LATEST,
@@ -174,7 +174,7 @@ def _enveloped(folded: dict[str, Any], tag: str) -> Envelope:
     if not topic.strip():
         raise UndecodableError("no_topic", "neither the body nor the broker's tag names a topic")
     content = folded.get("content")
-    if not isinstance(content, dict | str) or isinstance(content, NoNumber):
+    if not (isinstance(content, dict) or type(content) is str):  # exactly: a NoNumber is one too
         content = read_content(content)
     nick = first("usernick", "nick")
     return Envelope(
@@ -197,7 +197,7 @@ def read_content(content: object) -> dict[str, Any]:
     """The fields of a content in any form. Nothing at all is an empty object. Raises UndecodableError."""
     if content is None:
         return {}
-    if isinstance(content, str) and not isinstance(content, NoNumber):
+    if isinstance(content, str):
         try:
             content = parse(content) if content.strip(" \t\r\n\0") else {}
         except RecursionError:
@@ -229,4 +229,4 @@ def _kind(value: object) -> str:
         return "null" if value is None else "boolean"
     if isinstance(value, list):
         return "array"
-    return "string" if isinstance(value, str) and not isinstance(value, NoNumber) else "number"
+    return "string" if type(value) is str else "number"

@@ -41,9 +41,10 @@ async def give(settings: Settings, order: Order) -> Report:
     if answer.code == Response.REQUEST_CODE_NOT_SUPPORTED:
         raise _stranger(address)
     if answer.code != 0:
+        keys = answer.code == Response.NO_PERMISSION
         raise ConfigurationError(
             f"the sandbox at {address} refuses: {answer.remark}",
-            remedy="use the FILE that `jst-bridge sandbox --write FILE` wrote last",
+            remedy="use the FILE that `jst-bridge sandbox --write FILE` wrote last" if keys else "",
         )
     return msgspec.json.decode(answer.body, type=Report)
 

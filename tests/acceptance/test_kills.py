@@ -119,9 +119,7 @@ class Members:
     def stop(self) -> None:
         """SIGTERM to all; each must end in order."""
         for member in self._running:
-            member.wait_for_log(
-                "reading ", 120
-            )  # one that was started just now may not listen to signals yet
+            member.wait_for_log("reading ", 120)  # just started, it may not listen to signals yet
             member.signal(signal.SIGTERM)
         for member in self._running:
             outcome = member.wait(60)

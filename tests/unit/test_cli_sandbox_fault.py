@@ -125,6 +125,8 @@ def test_connections_are_cut_once(tmp_path: Path) -> None:
     [
         ("drop --code 3", "--code means nothing for drop"),
         ("clear --seconds 3", "--seconds means nothing for clear"),
+        ("clear --request pull", "--request means nothing for clear"),
+        ("outage --times 3", "--times means nothing for outage"),
         ("redeliver --back 0", "0 is not in the range"),
         ("explode", "'explode' is not one of"),
     ],
@@ -138,6 +140,7 @@ def test_the_sandbox_itself_refuses_what_makes_no_sense(tmp_path: Path) -> None:
     with sandbox(tmp_path) as desk:
         outcome = desk.fault("outage", "--seconds", "0")
         assert (outcome.exit_code, "more than 0" in outcome.output) == (78, True), outcome.output
+        assert "remedy" not in outcome.output
 
 
 def test_a_stranger_is_not_obeyed(tmp_path: Path) -> None:

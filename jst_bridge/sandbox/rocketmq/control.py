@@ -18,35 +18,15 @@ from jst_bridge.rocketmq.codes import Response
 from .accounts import Accounts
 from .calls import Call, Refusal
 from .codes import Request
-from .faults import (
-    LONGEST_DELAY,
-    Armed,
-    BinaryHeader,
-    Delay,
-    Drop,
-    Duplicate,
-    Fault,
-    Garbage,
-    Lose,
-    NoRoute,
-    Redeliver,
-    Refuse,
-    Reorder,
-    Silence,
-)
+from .faults import KINDS, LONGEST_DELAY, Armed
 
 if TYPE_CHECKING:
     from .cluster import SandboxCluster
 
-__all__ = ["KINDS", "REQUESTS", "Armament", "Control", "Order", "Report"]
+__all__ = ["REQUESTS", "Armament", "Control", "Order", "Report"]
 
 log = logging.getLogger(__name__)
 
-KINDS: Final[Mapping[str, type[Fault]]] = {
-    "drop": Drop, "silence": Silence, "delay": Delay, "garbage": Garbage, "refuse": Refuse, "lose": Lose,
-    "redeliver": Redeliver, "reorder": Reorder, "duplicate": Duplicate, "no-route": NoRoute,
-    "binary-header": BinaryHeader,
-}  # fmt: skip
 REQUESTS: Final[Mapping[str, frozenset[int]]] = {
     "send": frozenset({Request.SEND_MESSAGE, Request.SEND_MESSAGE_V2, Request.SEND_BATCH_MESSAGE}),
     "pull": frozenset({Request.PULL_MESSAGE, Request.LITE_PULL_MESSAGE}),
@@ -168,6 +148,4 @@ def _told(armed: Armed) -> Armament:
     request = next((name for name, codes in REQUESTS.items() if codes == armed.requests), "")
     if armed.requests is not None and not request:
         request = ", ".join(str(int(code)) for code in sorted(armed.requests))
-    return Armament(
-        kind, msgspec.to_builtins(fault), request, armed.topic, armed.left, armed.every
-    )  # fmt: skip
+    return Armament(kind, msgspec.to_builtins(fault), request, armed.topic, armed.left, armed.every)

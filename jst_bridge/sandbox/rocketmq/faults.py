@@ -6,10 +6,12 @@ Duplicate and NoRoute change what the work does, BinaryHeader how the answer is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 __all__ = [
+    "KINDS",
     "LONGEST_DELAY",
     "Armed",
     "BinaryHeader",
@@ -121,6 +123,12 @@ Fault = (
     | NoRoute
     | BinaryHeader
 )
+KINDS: Final[Mapping[str, type[Fault]]] = {
+    "drop": Drop, "silence": Silence, "delay": Delay, "garbage": Garbage, "refuse": Refuse, "lose": Lose,
+    "redeliver": Redeliver, "reorder": Reorder, "duplicate": Duplicate, "no-route": NoRoute,
+    "binary-header": BinaryHeader,
+}  # fmt: skip
+"""What each is called on the command line."""
 Intercepting = Delay | Drop | Silence | Garbage | Refuse | Lose
 Kind = TypeVar("Kind", bound=Fault)
 
