@@ -1,6 +1,25 @@
-"""`python -m jst_bridge` is `jst-bridge`."""
+"""The program: `jst-bridge`, or `python -m jst_bridge`."""
 
-from jst_bridge.cli import main
+from __future__ import annotations
+
+import signal
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """The console script. Ctrl-C ends it with 130 and no traceback, from its first import on."""
+    try:
+        from jst_bridge.cli import cli
+
+        cli.main(prog_name="jst-bridge")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        # Nothing is left to interrupt, and the end of the interpreter would die of it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -24,7 +24,7 @@ from jst_bridge import __version__
 from jst_bridge.cli.invocation import Invocation, shared_options
 from jst_bridge.errors import JstBridgeError
 
-__all__ = ["cli", "main"]
+__all__ = ["cli"]
 
 _COMMANDS = {
     "demo": "See it work on this machine, with nothing else needed.",
@@ -139,9 +139,3 @@ def _silence_stdout() -> None:
 @click.version_option(__version__, prog_name="jst-bridge")
 def cli() -> None:
     """Land Taobao's Jushita (聚石塔) messages in your database, exactly once."""
-
-
-def main() -> NoReturn:
-    """The console script."""
-    cli.main(prog_name="jst-bridge")
-    raise AssertionError("cli.main exits")

@@ -45,7 +45,7 @@ GET_CONSUME_STATS = 208
 SECONDS = 120.0 if PATIENT else 30.0
 
 IMPATIENT = """
-from jst_bridge.cli import main
+from jst_bridge.__main__ import main
 from jst_bridge.store import database, server, sqlite
 server.ServerDatabase.answer_seconds = 2
 server.ServerDatabase.lock_seconds = 1

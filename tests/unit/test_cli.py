@@ -31,7 +31,7 @@ def write(directory: Path, text: str = "") -> str:
 def program(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("JST_")}
     return subprocess.run(
-        [sys.executable, "-c", "from jst_bridge.cli import main; main()", *arguments],
+        [sys.executable, "-m", "jst_bridge", *arguments],
         capture_output=True,
         text=True,
         env={**clean, **environ},
@@ -55,6 +55,24 @@ class TestStart:
                 [sys.executable, "-c", code, option], capture_output=True, text=True, timeout=60, check=True
             )
             assert done.stdout.splitlines()[-1] == "[]"
+
+    @pytest.mark.parametrize(
+        ("moment", "code"),
+        [
+            ("atexit.register(os.kill, os.getpid(), signal.SIGINT)", 0),
+            ("sys.meta_path.insert(0, type('', (), {'find_spec': lambda *_: os.kill(os.getpid(), 2)}))", 130),
+        ],
+        ids=["the interpreter ends", "its modules are imported"],
+    )
+    def test_ctrl_c_is_quiet_when(self, moment: str, code: int) -> None:
+        script = (
+            f"import atexit, os, signal, sys; from jst_bridge.__main__ import main; {moment}\n"
+            "sys.argv = ['jst-bridge', '--version']; main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (code, "")
 
     def test_answers_the_version_and_names_every_command(self) -> None:
         assert __version__ in CliRunner().invoke(cli, ["--version"]).stdout
