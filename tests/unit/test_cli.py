@@ -67,6 +67,7 @@ class TestStart:
     def test_ctrl_c_is_quiet_when(self, moment: str, code: int) -> None:
         script = (
             f"import atexit, os, signal, sys; from jst_bridge.__main__ import main; {moment}\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
             "sys.argv = ['jst-bridge', '--version']; main()"
         )
         done = subprocess.run(
