@@ -14,7 +14,7 @@ from jst_bridge.rocketmq import Client, ClientSettings, Producer
 from jst_bridge.rocketmq.tls import Tls
 from tests.bridge_process import Installation
 from tests.certificates import Authority, Identity
-from tests.cluster import ROCKETMQ_VERSIONS, Cluster, RunningCluster
+from tests.cluster import ROCKETMQ_VERSIONS, Cluster
 from tests.traffic import Truth, traffic
 
 
@@ -98,8 +98,13 @@ def test_servers_of_a_trusted_ca_are_read_and_every_mistake_is_told(
         assert "Traceback" not in refused.err
 
 
-def test_a_certificate_that_a_server_made_for_itself_takes_insecure(cluster: RunningCluster) -> None:
+@pytest.mark.parametrize("version", ROCKETMQ_VERSIONS)
+def test_a_certificate_that_a_server_made_for_itself_takes_insecure(
+    own_cluster: Callable[..., Cluster], version: str
+) -> None:
     """Out of the box the servers speak TLS, too, with a self-signed certificate for `localhost`."""
+    cluster = own_cluster(version=version, server_options=("-Dtls.server.mode=permissive",))
+    assert list((cluster.broker.home / "tmp").glob("keyutil_*"))  # its key, and not in /tmp
 
     async def look(tls: Tls) -> dict[str, dict[int, str]]:
         # The first handshake of a server on a busy machine takes its time.

@@ -81,7 +81,6 @@ def test_servers_come_back_where_they_were_with_messages_and_routes(
     message = {"topic": topic, "body": "{}", "queue": 3}
     cluster.publish([message])
     addresses = cluster.name_server, cluster.broker_address
-    assert list((cluster.broker.home / "tmp").glob("keyutil_*"))  # and not in /tmp
 
     for offset, end_broker in enumerate((cluster.kill_broker, cluster.stop_broker), start=1):
         end_broker()

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from tests.java.toolchain import ROCKETMQ_VERSION, Toolchain
+from tests.java.toolchain import ROCKETMQ_VERSION, SPARING, Toolchain
 
 __all__ = ["ClusterError", "ProgressRow", "RunningCluster", "Sent", "ask", "end", "wait_until"]
 
@@ -164,7 +164,7 @@ class RunningCluster:
         outcome = self._run(
             "org.apache.rocketmq.tools.command.MQAdminStartup",
             *(command, "-n", self.name_server, *arguments),
-            options=("-Xmx256m", "-XX:TieredStopAtLevel=1"),
+            options=("-Xmx256m", *SPARING),
             version=self.version,
         )
         if "Exception" in outcome.stderr:
@@ -271,7 +271,7 @@ class RunningCluster:
                 self._toolchain.command(
                     *("Publish", "--name-server", self.name_server, "--queues", str(self.queues), "--serve"),
                     home=self._scratch,
-                    options=("-Xmx256m", *self._client_options),
+                    options=("-Xmx256m", *SPARING, *self._client_options),
                 ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ROCKETMQ_VERSION", "ROCKETMQ_VERSIONS", "ToolMissing", "Toolchain", "toolchain"]
+__all__ = ["ROCKETMQ_VERSION", "ROCKETMQ_VERSIONS", "SPARING", "ToolMissing", "Toolchain", "toolchain"]
 
 ROCKETMQ_VERSION = "5.3.3"
 ROCKETMQ_VERSIONS = (ROCKETMQ_VERSION, "4.9.7")
@@ -35,6 +35,8 @@ JVM_OPTIONS = {
         "--add-exports=java.base/sun.nio.ch=ALL-UNNAMED",
     )
 }
+SPARING = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+"""JVM options for what lives for seconds or minutes beside others: less processor time to start."""
 QUIET = '<configuration><root level="OFF"/></configuration>\n'
 SOURCES = Path(__file__).parent
 
