@@ -78,6 +78,8 @@ class RunningCluster:
         self._client_options = tuple(client_options)
         self._tls = tls
         self._publisher: subprocess.Popen[str] | None = None
+        self._routed: set[str] = set()
+        """Topics that the name server was seen to know."""
 
     @property
     def broker_address(self) -> str:
@@ -95,13 +97,18 @@ class RunningCluster:
     def publish(self, messages: Iterable[Mapping[str, object]]) -> list[Sent]:
         """Publish in order, each acknowledged before the next; one Java client serves all calls.
 
+        Clients can find the topics then: a broker acknowledges a first send before the name server has heard of it.
         A message has topic, body (text) or body_base64, and perhaps tag, keys, queue (its id), queues (the
         queue count if it creates the topic) and compression (ZLIB, LZ4, ZSTD). Raises ClusterError when one
         is refused; the others of its chunk are published all the same.
         """
         publisher = self._serving_publisher()
         assert publisher.stdin is not None
-        lines = [json.dumps(message) + "\n" for message in messages]
+        lines: list[str] = []
+        topics: set[str] = set()
+        for message in messages:
+            lines.append(json.dumps(message) + "\n")
+            topics.add(str(message["topic"]))
         sent: list[Sent] = []
         for start in range(0, len(lines), 200):  # the answers to 200 lines fit into the pipe: no deadlock
             chunk = lines[start : start + 200]
@@ -111,6 +118,9 @@ class RunningCluster:
                 if "error" in answer:
                     raise ClusterError(f"message {len(sent)} was not published: {answer['error']}")
                 sent.append(Sent(**answer))
+        for topic in topics - self._routed:
+            self.wait_for_route(topic)
+            self._routed.add(topic)
         return sent
 
     def publish_all(self, messages: Iterable[Mapping[str, object]], *, threads: int = 4) -> int:
