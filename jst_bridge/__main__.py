@@ -17,7 +17,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        # Nothing is left to interrupt, and the end of the interpreter would die of it.
+        # Nothing is left to interrupt, nor to hang (our threads are daemons); the interpreter's end would die of it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
